@@ -379,7 +379,8 @@ def run_convert(screen: Console, config: ConvertConfig) -> None:
 
 def run_audit(screen: Console, config: AuditConfig) -> None:
     """Find the defects of each file, and test whether the labels can be predicted without the lungs."""
-    start_decoders(config.workers)
+    if config.beton is None:
+        start_decoders(config.workers)
     audit = load(screen, "loaders.audit.audit", status="loading the audit …")
     result, page = with_bars(screen, audit.audit, config), load(screen, "loaders.audit.page")
     show_parts(screen, [*page.audit_parts(result), *page.written_files(result, config.out)])

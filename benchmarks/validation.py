@@ -149,7 +149,7 @@ def trained(folder: Path, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def fold_of(data: Path, folder: Path, seed: int) -> Path:
-    """The betons of a seed's fold by groups of the radiographs of patients, unless they are there; gives their folder.
+    """Write the betons of a seed's fold by groups of the radiographs of patients; gives their folder.
 
     Five seeds test each film once; the next five deal anew.
     """

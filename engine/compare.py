@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.findings import FindingsTest, measure_findings
 from engine.statistics.names import headline_name, short_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
-from engine.train.run_folder import BEST, CONFIG, check_settings, shared_settings
+from engine.train.run_folder import BEST, CONFIG, check_settings, settled_recipe, shared_settings
 from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from engine.train.train import train
@@ -98,6 +99,8 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     trainings = {model: config.training(model) for model in config.models}
     contenders, errors, summaries = [], [], []
     with locked(config.out):
+        config = replace(config, recipe=settled_recipe([one.out for one in trainings.values()], config.recipe))
+        trainings = {model: config.training(model) for model in config.models}
         for training in trainings.values():
             check_settings(training.out, training, ("data", "out", "look"))  # the first two may have moved
         for model, training in trainings.items():

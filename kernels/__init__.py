@@ -1,1 +1,1 @@
-"""Arrays: numpy and numba only. Kernels write into the `out` they are given and draw no random numbers."""
+"""Arrays: numpy and numba (and its llvmlite) only. Kernels write into `out` and draw no random numbers."""

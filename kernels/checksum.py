@@ -83,7 +83,7 @@ def word_by_instruction(typing_context: Any, state: Any, word: Any) -> Any:
 
 def instruction() -> str:
     """LLVM's name for the instruction of the processor that numba compiles for; "" where it does not say."""
-    features = cpu_target.target_context.codegen()._tm_features.split(",")
+    features = getattr(cpu_target.target_context.codegen(), "_tm_features", "").split(",")
     return next((name for feature, name in INSTRUCTIONS.items() if feature in features), "")
 
 

@@ -6,6 +6,7 @@ import multiprocessing.forkserver
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
@@ -77,23 +78,25 @@ class Worker(NamedTuple):
 def worker_context(module: str) -> Any:
     """How worker processes start: forked from one that has imported `module`, which takes a second once, not each time.
 
-    That process is started here, in the background, unless it is there: call this early.  Where there can be none (no
-    fork, no room for its socket), each worker starts by itself.  Nothing is forked from the caller, who may have
-    threads: they do not survive it.
+    That process is started here, in the background, unless it is there: call this early.  It is Python's own fork
+    server, of which a process has one: where a caller started his before, or plainfilm is not installed, it has
+    imported nothing, and workers do so themselves.  Where there can be none (no fork, no room for its socket), or its libraries
+    may not be forked (macOS), each worker starts by itself.  Nothing is forked from the caller, who may have threads:
+    they do not survive it.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context, before = (
-        multiprocessing.get_context("forkserver"),
-        {name: os.environ.get(name) for name in SERVER_VARIABLES},
-    )
+    context = multiprocessing.get_context("forkserver")
+    before = {name: os.environ.get(name) for name in SERVER_VARIABLES}
     context.set_forkserver_preload([module])
     os.environ.update(SERVER_VARIABLES)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is the caller's alone
     try:
         multiprocessing.forkserver.ensure_running()
     except OSError:
         return multiprocessing.get_context("spawn")
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({name: value} if value is not None else {})

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -44,7 +45,7 @@ from engine.figures import png
 from engine.networks.registry import network_of
 from engine.statistics.findings import validation_metrics
 from engine.train.checkpoint import load_checkpoint, load_network, validation_scores
-from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings
+from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings, settled_recipe
 from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
 from engine.train.summary import Summary
@@ -98,6 +99,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
             raise ConfigError(
                 f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out"
             )
+        config = replace(config, recipe=settled_recipe([config.out], config.recipe))
         check_settings(config.out, config, FREE)
         for fold in folds:
             finished(config, pool, lungs, fold)  # before anything is written: they may be of other betons

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ from engine.hurdles.results import (
     Row,
 )
 from engine.train.leakage import ALL, sources_of
-from engine.train.run_folder import CONFIG, check_settings, save_settings, shared_settings
+from engine.train.run_folder import CONFIG, check_settings, save_settings, settled_recipe, shared_settings
 from engine.train.state import UNWATCHED, Watch
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.audit.audit import collection_of_betons
@@ -84,6 +85,7 @@ def hurdles(config: HurdlesConfig, watch: Watch = UNWATCHED) -> Hurdles:
             raise ConfigError(
                 f"{config.out}: holds {NETWORKS} but no {CONFIG}, expected a new folder; choose another --out"
             )
+        config = replace(config, recipe=settled_recipe([config.out], config.recipe))
         check_settings(config.out, config, FREE)
         if config.by == "source":
             collections, cautions = split_by_source(collections[0], config.out / SOURCES, stack)

@@ -103,7 +103,8 @@ def open_training(out: Path, plan: Plan, shared: Shared, stack: contextlib.ExitS
     """What a row is trained on: a collection's own pool, or one of a beton that unites several.
 
     Films that are copies of one another are of one group, and so in one fold; in a union also those of the same pixels,
-    patient or, of sources of one conversion, group.  Errors: BetonError; StorageError.
+    patient or, of sources of one conversion, group.
+    Errors: InputError for members whose pixels are hashed by different algorithms; BetonError; StorageError.
     """
     pools = [member.pool for member in plan.members]
     starts = np.cumsum([0, *(len(pool.labels) for pool in pools[:-1])]).tolist()

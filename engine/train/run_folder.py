@@ -10,12 +10,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from torch import Tensor
 
-from engine.config import TrainConfig
+from engine.config import Recipe, TrainConfig
+from engine.device import choose_device, choose_precision
 from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
 from loaders.atomic_file import publish_bytes, publish_rows, storage_error
@@ -79,6 +81,26 @@ def data_folder(run: Path) -> Path | None:
     except ConfigError:
         return None
     return Path(data) if isinstance(data, str) and data and is_path(data) else None
+
+
+def settled_recipe(folders: Sequence[Path], recipe: Recipe) -> Recipe:
+    """The recipe with `--amp auto` settled, so that all that belongs together is of one precision.
+
+    It is as the first of the folders that has begun has it; else as this processor is faster.
+    Errors: ConfigError for a folder of an earlier release, which settled nothing.
+    """
+    if recipe.amp != "auto":
+        return recipe
+    begun = next((folder for folder in folders if (folder / CONFIG).exists()), None)
+    if begun is None:
+        mixed, _ = choose_precision("auto", choose_device(recipe.device))
+        return replace(recipe, amp="on" if mixed else "off")
+    if (amp := read_run_settings(begun).get("amp")) not in ("on", "off"):
+        raise ConfigError(
+            f"{begun}: found --amp {amp} in {CONFIG}, expected on or off: begun by an earlier release, and what is "
+            "left might be computed in another precision; choose another --out"
+        )
+    return replace(recipe, amp=amp)
 
 
 def check_settings(folder: Path, config: Any, free: Collection[str]) -> None:

@@ -24,7 +24,7 @@ class State:
     best_f1, best_score: of the best epoch: its F1, None where no finding has one; and what `--monitor` compares, larger
     is better, None in the state of a version that compared F1 alone.
     seconds: of all sessions.  rate: images a second.  finished: why the run ended; None while it goes on.
-    run: whose state it is, of run_id.  amp: why it began in its precision; None in the state of an earlier version.
+    run: whose state it is, of run_id.  amp: why it began in its precision; None where no state tells.
     """
 
     conversion_id: str

@@ -40,7 +40,7 @@ class Summary(Record, frozen=True, kw_only=True):
     validate_with: which network validated, and was kept.
     lungs, segmenter: of frames that show the lungs alone, as of Facts.
     device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
-    amp: why it is in mixed precision, or not; None in runs before 0.7.
+    amp: why it is in mixed precision, or not; None where that was not kept.
     """
 
     made_by = "train"

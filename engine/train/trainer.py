@@ -84,7 +84,7 @@ class Training:
             loader=self.loader.state_dict(),
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
-            amp=self.policy.why_precision,
+            amp=None if resume else self.policy.why_precision,
         )
         tensors: dict[str, Tensor] = {}
         if resume:
@@ -187,7 +187,6 @@ class Training:
                 )
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
-            self.state.amp = self.state.amp or state.amp
         else:
             self.cautions.append(caution("training-restarted"))
         if (out / RECORD).exists():

@@ -1,6 +1,7 @@
 """The comparison of networks: one table, whatever became of each, and a comparison that goes on after a stop."""
 
 import csv
+import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_a_comparison_of_which_nothing_can_be_trained_fails_with_every_reason(be
     with pytest.raises(ConfigError, match=r"none of the networks.*cnn: --weights.*; resnet18: --weights"):
         compare(config(betons, tmp_path / "c", weights=str(tmp_path / "away.pth")))
     assert not (tmp_path / "c" / "comparison.json").exists()
+
+
+def test_an_interrupted_comparison_stays_in_the_precision_that_it_began_in(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = CompareConfig(data=betons, out=tmp_path / "c", models=("cnn",), recipe=Recipe(epochs=1, device="cpu"))
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
+    compare(settings)
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "")  # on another machine
+    compare(replace(settings, models=("cnn", "resnet18")))
+    for model in ("cnn", "resnet18"):
+        assert json.loads((tmp_path / "c" / model / "config.json").read_text())["amp"] == "on"
 
 
 def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path, tmp_path: Path) -> None:

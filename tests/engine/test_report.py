@@ -1305,7 +1305,11 @@ def test_findings_that_guessing_reaches_are_named(tmp_path: Path) -> None:
 OUTSIDE = {"region": "outside", "lungs": lungs(0.8, 0.7, 0.93)}
 WORSE = subgroup("source", "hospital C", 90, {"auc": estimate(0.6)})
 FINDING_FLAGS: list[tuple[dict[str, Any], str, str]] = [
-    ({"tested": plus(cautions=cautions(LEAKED))}, "This score is leaked", "holds 3 images known to be of the training set"),
+    (
+        {"tested": plus(cautions=cautions(LEAKED))},
+        "This score is leaked",
+        "holds 3 images known to be of the training set",
+    ),
     (
         {"explained": findings_explanation(finding_explained("Edema", **OUTSIDE), finding_explained("Mass", 3))},
         "Some of these scores need not come from the lungs",

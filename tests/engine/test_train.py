@@ -27,7 +27,7 @@ from engine.evaluate.results import Metrics
 from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.epochs import HostEpochs
-from engine.train.run_folder import Events, RunFolder, load_config, run_id, shared_settings
+from engine.train.run_folder import Events, RunFolder, load_config, run_id, settled_recipe, shared_settings
 from engine.train.state import Progress, State, Watch
 from engine.train.summary import Summary, early_convergence
 from engine.train.train import epoch_line, live_line, train, training_parts
@@ -192,8 +192,22 @@ def test_a_run_of_an_earlier_release_stays_in_float32(
         state.pop("amp", None)
         save_checkpoint(out / name, tensors, state)
     monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
-    train(load_config(out), resume=True)
+    assert train(load_config(out), resume=True).amp is None
     assert same(weights(run), weights(out))
+
+
+def test_what_belongs_together_is_of_the_precision_of_what_began_first(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    assert settled_recipe(folders, Recipe(device="cpu")).amp == "off"  # as auto is in these tests
+    train(config(betons, folders[1], epochs=1, amp="on"))
+    assert settled_recipe(folders, Recipe(device="cpu")).amp == "on"
+    assert settled_recipe(folders, Recipe(device="cpu", amp="off")).amp == "off"  # as asked for: it is then refused
+    stored = json.loads((folders[1] / "config.json").read_text())
+    (folders[1] / "config.json").write_text(json.dumps(stored | {"amp": "auto"}))
+    with pytest.raises(ConfigError, match=r"found --amp auto in config\.json, .* begun by an earlier release"):
+        settled_recipe(folders, Recipe(device="cpu"))
 
 
 def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run: Path, tmp_path: Path) -> None:

@@ -31,7 +31,19 @@ NEEDED = (
 )  # fmt: skip
 SPEED = ("images_per_second", "rate", "seconds")  # of metrics and states: differ from run to run
 EPOCHS, BATCH = 3, 8
-SETTINGS = ("--epochs", EPOCHS, "--batch-size", BATCH, "--threads", 1, "--device", "cpu", "--no-arena")
+SETTINGS = (
+    "--epochs",
+    EPOCHS,
+    "--batch-size",
+    BATCH,
+    "--threads",
+    1,
+    "--device",
+    "cpu",
+    "--no-arena",
+    "--amp",
+    "off",
+)  # unless a later --amp says otherwise; auto would differ from machine to machine
 
 
 def make_betons(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from loaders import machine as arena
 from loaders.atomic_file import LOCK, locked, publish, publish_bytes, storage_error
 from loaders.errors import RadiographError, StorageError
 from loaders.images.files import read_file
-from loaders.workers import map_in_processes
+from loaders.workers import map_in_processes, worker_context
 
 ROOM = 1 << 30
 REPOSITORY = Path(__file__).parents[2]
@@ -331,6 +331,29 @@ def test_workers_are_forked_from_a_process_that_has_imported_their_work_and_noth
     ((known, parent, safe),) = ast.literal_eval(found)  # one parent for all of them
     assert known and parent != int(own) and safe == "1"
     assert not (tmp_path / "planted").exists()
+
+
+def test_ctrl_c_while_that_process_starts_is_the_callers_alone() -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from loaders.workers import map_in_processes, worker_context\n"
+        "from tests.loaders.test_machine import answer, nothing\n"
+        "signal.signal(signal.SIGINT, lambda *given: print('interrupted', flush=True))\n"
+        "worker_context('loaders.images.decode')\n"
+        "time.sleep(0.3)\n"
+        "os.killpg(0, signal.SIGINT)\n"
+        "assert list(map_in_processes(answer, [1, 2, 3], 2, nothing)) == [answer(task) for task in (1, 2, 3)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_on_macos_each_worker_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert worker_context("loaders.images.decode").get_start_method() == "spawn"
 
 
 def test_workers_start_by_themselves_where_no_process_to_fork_from_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
