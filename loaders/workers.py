@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
@@ -80,9 +81,9 @@ def worker_context(module: str) -> Any:
 
     That process is started here, in the background, unless it is there: call this early.  It is Python's own fork
     server, of which a process has one: where a caller started his before, or plainfilm is not installed, it has
-    imported nothing, and workers do so themselves.  Where there can be none (no fork, no room for its socket), or its libraries
-    may not be forked (macOS), each worker starts by itself.  Nothing is forked from the caller, who may have threads:
-    they do not survive it.
+    imported nothing, and workers do so themselves.  Where there can be none (no fork, no room for its socket), or its
+    libraries may not be forked (macOS), each worker starts by itself.  Nothing is forked from the caller, who may have
+    threads: they do not survive it.
     """
     if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -90,13 +91,15 @@ def worker_context(module: str) -> Any:
     before = {name: os.environ.get(name) for name in SERVER_VARIABLES}
     context.set_forkserver_preload([module])
     os.environ.update(SERVER_VARIABLES)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is the caller's alone
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as they are
     try:
+        multiprocessing.resource_tracker.ensure_running()  # first: as it starts, it lets Ctrl-C through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which is the caller's alone
         multiprocessing.forkserver.ensure_running()
     except OSError:
         return multiprocessing.get_context("spawn")
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({name: value} if value is not None else {})
