@@ -11,7 +11,7 @@ For scripts, these names are stable:
 
 Keywords are the fields of LoaderConfig; a beton is opened by Beton; all errors are in `errors`. FusedCropDecoder and
 FieldReader work inside FFCV's pipelines; decode_radiograph and stored_frame prepare a file as training does, and
-load_segmenter and LUNG_MODES show its lungs alone as `convert --lungs` does. All but LoaderConfig and errors are
+load_segmenter, hash_pixels and LUNG_MODES show its lungs alone as `predict` does. All but LoaderConfig and errors are
 imported at their first use, so that `import loaders` imports neither torch nor numba.
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loaders.beton.ffcv_fields import FieldReader
     from loaders.beton.ffcv_operation import FusedCropDecoder
     from loaders.beton.reader import Beton
+    from loaders.images.decode import hash_pixels
     from loaders.images.frame import stored_frame
     from loaders.images.lungs import load_segmenter
     from loaders.images.radiograph import decode_radiograph
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LUNG_MODES", "Beton", "FieldReader", "FusedCropDecoder", "Loader", "LoaderConfig", "__version__",
-    "decode_radiograph", "errors", "load_segmenter", "stored_frame",
+    "decode_radiograph", "errors", "hash_pixels", "load_segmenter", "stored_frame",
 ]  # fmt: skip
 
 _HOMES = {
@@ -44,6 +45,7 @@ _HOMES = {
     "FieldReader": "loaders.beton.ffcv_fields",
     "FusedCropDecoder": "loaders.beton.ffcv_operation",
     "decode_radiograph": "loaders.images.radiograph",
+    "hash_pixels": "loaders.images.decode",
     "stored_frame": "loaders.images.frame",
     "load_segmenter": "loaders.images.lungs",
     "LUNG_MODES": "loaders.images.regions",

@@ -672,7 +672,7 @@ CODES: dict[str, Code] = {
     ),
     "no-groups-to-probe": code("the beton is unverified: its groups are not known"),
     # of a training: why it is in mixed precision, or not
-    "amp-as-set": code("--amp {switch}", switch=str),
+    "amp-as-set": code("--amp {switch}, as config.json has it", switch=str),
     "amp-always": code("--amp auto: bfloat16 on {device}", device=str),
     "amp-never": code("--amp auto: float32 on {device}, which has no fast bfloat16", device=str),
     "amp-by-unit": code("--amp auto: bfloat16, for which this processor has {unit}", unit=str),

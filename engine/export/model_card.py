@@ -300,9 +300,12 @@ def example(trained: Trained, model_name: str) -> str:
     state = trained.state
     names, lungs = "decode_radiograph, stored_frame", ""
     if trained.lungs != "off":
-        names = "LUNG_MODES, decode_radiograph, load_segmenter, stored_frame"
+        names = "LUNG_MODES, decode_radiograph, hash_pixels, load_segmenter, stored_frame"
         lungs = (
-            'lungs = load_segmenter("shipped").find(frame)  # or the folder of the one named above\n'
+            'segmenter = load_segmenter("shipped")  # or the folder of the one named above\n'
+            "nets = segmenter.nets_of_film(hash_pixels(grey))  # as predict chooses them\n"
+            'assert nets[0] >= 0, "all nets were trained on this film"\n'
+            "lungs = segmenter.find(frame, nets)\n"
             "assert not lungs.problem, lungs.problem  # without a credible mask there is no prediction\n"
             f"frame = LUNG_MODES[{trained.lungs!r}](frame, lungs.mask_SS, {state['crop']})\n"
         )

@@ -226,8 +226,7 @@ def with_lungs_alone(
     usable = [one for one in waiting if not one.row.kind]
     stored = trained.state["stored"]
     frames_NSS = np.memmap(spool, np.uint8, "r+").reshape(-1, stored, stored)
-    alone = np.zeros(1, np.int64)
-    nets_N2 = np.array([segmenter.nets_for([one.pixels], [b""], alone)[0] for one in usable], np.int64).reshape(-1, 2)
+    nets_N2 = np.array([segmenter.nets_of_film(one.pixels) for one in usable], np.int64).reshape(-1, 2)
     found = segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2)
     lungs_of = {one.place: lungs for one, lungs in zip(usable, found, strict=True)}
     for one in waiting:

@@ -84,7 +84,7 @@ class Training:
             loader=self.loader.state_dict(),
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
-            amp=None if resume else self.policy.why_precision,
+            amp=self.policy.why_precision,
         )
         tensors: dict[str, Tensor] = {}
         if resume:

@@ -132,6 +132,10 @@ class Segmenter:
         net_N = np.where(free_N > 0, np.take_along_axis(order_KN, drawn_N[None], 0)[0], -1)
         return np.stack([net_N, net_N], axis=1)
 
+    def nets_of_film(self, pixels: bytes) -> np.ndarray:
+        """The nets of both looks at a film alone, by the hash of its pixels: int64 (2,); -1 where all have seen it."""
+        return self.nets_for([pixels], [b""], np.zeros(1, np.int64))[0]
+
     def saw(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
         """Whether each net is known to have seen each film, or one of its group: bool (K, N).
 
