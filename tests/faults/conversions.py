@@ -14,7 +14,7 @@ from loaders.phantom.phantom import write_phantoms
 from tests.faults.processes import ForkServer
 
 SIZE = 32
-TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu")
+TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu", "--amp", "off")
 SHARED = Path("/dev/shm")
 SECONDS_TO_CLEAR = 10.0
 PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine

@@ -32,7 +32,7 @@ from tests.faults.small_run import Result, result_of
 
 SECONDS_TO_REPORT = 10.0
 MISSED = "was done already"  # before anything was killed: such an attempt is drawn again
-TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", "cpu")
+TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", "cpu", "--amp", "off")
 # what is raised in a thread → exit code of the command; 1 for a traceback, since no user caused it
 ERRORS = {"MemoryError('planted')": 4, "OSError(5, 'planted')": 4, "RuntimeError('planted')": 1, "SystemExit(0)": 1}
 ENDED = "an end from without"
