@@ -14,6 +14,7 @@ from benchmarks.targets import (
     REFERENCE_128,
     REFERENCE_224,
     STEP_224,
+    STEP_224_MIXED,
     TRAINING,
     target_of,
 )  # fmt: skip
@@ -31,6 +32,7 @@ ROWS = (  # contest, beginning of the rival's name, what stands at the row
     (REFERENCE_224, "reference", "training epoch from files, crops of 224\nover the plain pipeline"),
     (REFERENCE_128, "reference", "… crops of 128"),
     (STEP_224, "stock", "training step, crops of 224\nover stock PyTorch"),
+    (STEP_224_MIXED, "stock", "… in bfloat16\nover stock PyTorch in float32"),
 )
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#5F5F5F"  # Okabe and Ito: distinct to colour-blind readers
 SOURCE = "Source"  # the text chunk of the PNG that names its result
