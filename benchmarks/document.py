@@ -345,7 +345,8 @@ def speed_sentences(bench: dict[str, Any]) -> str:
         f"Measured on {facts['cores']} cores ({facts['cpu']}, commit {facts['commit'][:7]}, {facts['date'][:10]}). "
         f"Training batches come {ratio(FILES, 'DataLoader')} times as fast as from torch's DataLoader on the original "
         f"files, and {span} times as fast as from FFCV with the same augmentation. "
-        f"A training step is {ratio(STEP_224, 'stock')} times{mixed} as fast as stock PyTorch's, and an epoch from files {ratio(REFERENCE_224, 'reference')} times (crops of 224) or "
+        f"A training step is {ratio(STEP_224, 'stock')} times{mixed} as fast as stock PyTorch's, and an "
+        f"epoch from files {ratio(REFERENCE_224, 'reference')} times (crops of 224) or "
         f"{ratio(REFERENCE_128, 'reference')} times (128) as fast as the plain pipeline's. "
         f"{missed} of {len(pairs)} targets were missed; [docs/RESULTS.md](docs/RESULTS.md) has every contest."
     )
