@@ -14,7 +14,7 @@ from engine.config import HurdlesConfig
 from engine.crossval.folds import BETONS, Pool, class_groups, learnable, open_pool, renumber
 from loaders.beton.format import frames_text
 from loaders.beton.reader import Beton
-from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
+from loaders.beton.writer import beton_size, check_room, check_same_algorithm, subset_id, write_subset
 from loaders.cautions import Caution, caution
 from loaders.errors import BetonError, ConfigError, InputError
 from loaders.sources.entry import is_placeholder
@@ -172,7 +172,8 @@ def is_beton(path: Path, identity: str) -> bool:
 def plan_rows(collections: Sequence[Collection], config: HurdlesConfig) -> tuple[list[Plan], list[Caution]]:
     """The rows: each collection that can be trained on, then all but one for each; and why others are none.
 
-    Errors: InputError where there is no row, or a folder has fewer groups of a class than folds.
+    Errors: InputError where there is no row, a folder has fewer groups of a class than folds, or what is to be
+    united has pixels hashed by different algorithms.
     """
     rows, cautions = list[Plan](), list[Caution]()
     for collection in collections:
@@ -186,6 +187,7 @@ def plan_rows(collections: Sequence[Collection], config: HurdlesConfig) -> tuple
         if len(members) == 1:
             cautions.append(caution("left-out-like-another", without=left_out.name, collection=members[0].name))
         elif members:
+            check_same_algorithm([beton for member in members for beton in member.pool.betons])  # they will be united
             add_row(
                 rows, cautions, Plan(name=f"all but {left_out.name}", members=members, without=left_out.name), config
             )

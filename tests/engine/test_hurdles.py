@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import engine.hurdles.hurdles
 import engine.hurdles.networks
 from engine.config import HurdlesConfig
 from engine.crossval.folds import away_cautions
-from engine.hurdles.collections import Plan, open_collections
+from engine.hurdles.collections import Plan, open_collections, plan_rows
 from engine.hurdles.hurdles import gravest, hurdles
 from engine.hurdles.networks import NetworkScores
 from engine.hurdles.output import sentences
@@ -575,6 +576,11 @@ def test_collections_whose_pixels_are_hashed_otherwise_cannot_be_compared_by_the
             if name == "older":
                 with pytest.raises(InputError, match=r"hashed by blake.*convert the radiographs of .*older again"):
                     open_training(out, Plan(name="all but x", members=members, without="x"), {}, stack)
+                # before anything is searched for: leaving one out unites the others
+                third = replace(members[0], name="third")
+                settings = HurdlesConfig(collections=(folder,), out=out, leave_one_out=True, folds=2)
+                with pytest.raises(InputError, match=r"hashed by blake.*convert the radiographs of .*older again"):
+                    plan_rows([*members, third], settings)
 
 
 def test_findings_beside_classes_or_other_findings_are_refused(
