@@ -172,7 +172,8 @@ def choose_precision(amp: Switch, device: torch.device) -> tuple[bool, Caution]:
     if unit in SURE:
         return True, caution("amp-by-unit", unit=unit)
     gain = bfloat16_gain()
-    return gain >= WORTH, caution("amp-by-race", unit=unit, gain=round(gain, 2), least=WORTH)
+    precision = "bfloat16" if gain >= WORTH else "float32"
+    return gain >= WORTH, caution("amp-by-race", precision=precision, unit=unit, gain=round(gain, 2), least=WORTH)
 
 
 def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, setting: str = "") -> Policy:

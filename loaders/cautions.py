@@ -677,8 +677,9 @@ CODES: dict[str, Code] = {
     "amp-never": code("--amp auto: float32 on {device}, which has no fast bfloat16", device=str),
     "amp-by-unit": code("--amp auto: bfloat16, for which this processor has {unit}", unit=str),
     "amp-by-race": code(
-        "--amp auto: this processor has {unit}, and convolves {gain:.2f} times as fast in bfloat16 as in float32 "
-        "(bfloat16 from {least:.2f})",
+        "--amp auto: {precision}; this processor has {unit}, and convolves {gain:.2f} times as fast in bfloat16 as in "
+        "float32 ({least:.2f} are worth it)",
+        precision=str,
         unit=str,
         gain=float,
         least=float,
