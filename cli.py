@@ -353,7 +353,7 @@ def load(screen: Console, name: str, *, status: str = "loading torch …") -> An
 def start_decoders(workers: int) -> None:
     """Begin to start what decodes in parallel, while this process imports what it needs itself."""
     if (workers or usable_cores()) > 1:
-        importlib.import_module("loaders.workers").worker_context("loaders.images.decode")
+        importlib.import_module("loaders.workers").worker_context()
 
 
 def show_results(screen: Console, parts: Parts) -> None:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CHECK_SECONDS = 1.0  # between two checks that threads are alive
+READY = "loaders.images.ready"  # the module of what decoding needs, by name: this one is imported early
 CHUNK = 4  # tasks that a worker is given at once
 # of the process that others are forked from: nothing is imported from the folder that the user happens to be in, and
 # one worker a core has no use for threads of its own
@@ -76,8 +77,8 @@ class Worker(NamedTuple):
     pipe: Connection
 
 
-def worker_context(module: str) -> Any:
-    """How worker processes start: forked from one that has imported `module`, which takes a second once, not each time.
+def worker_context() -> Any:
+    """How worker processes start: forked from one that has imported READY, which takes two seconds once, not each time.
 
     That process is started here, in the background, unless it is there: call this early.  It is Python's own fork
     server, of which a process has one: where a caller started his before, or plainfilm is not installed, it has
@@ -89,7 +90,7 @@ def worker_context(module: str) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     before = {name: os.environ.get(name) for name in SERVER_VARIABLES}
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([READY])
     os.environ.update(SERVER_VARIABLES)
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as they are
     try:
@@ -135,7 +136,7 @@ def map_in_processes(
         return answer
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="plainfilm-worker")  # each waits for one process
-    context = worker_context(getattr(work, "func", work).__module__)
+    context = worker_context()
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()

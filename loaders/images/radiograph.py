@@ -43,6 +43,16 @@ def decode_radiograph(
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
     """
     data, found, note = read_file(path)
+    radiograph = decode_bytes(
+        data, found, max_pixels=max_pixels, with_colour=with_colour, assume_modality=assume_modality
+    )
+    return replace(radiograph, note=f"{radiograph.note}; {note}".lstrip("; ")) if note else radiograph
+
+
+def decode_bytes(
+    data: bytes, found: str, *, max_pixels: int, with_colour: bool = False, assume_modality: Modality = "none"
+) -> Radiograph:
+    """The same of a file's bytes.  found: its format, as `read_file` says."""
     if found not in _DECODERS:
         raise refuse(found, " or ".join(_DECODERS), "other-format")
     with warnings.catch_warnings():
@@ -59,7 +69,7 @@ def decode_radiograph(
         except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
             raise refuse(f"{found} that does not decode ({reason})", "a whole image") from error
-    return replace(radiograph, note=f"{radiograph.note}; {note}".lstrip("; ")) if note else radiograph
+    return radiograph
 
 
 def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:

@@ -21,6 +21,7 @@ from loaders import machine as arena
 from loaders.atomic_file import LOCK, locked, publish, publish_bytes, storage_error
 from loaders.errors import RadiographError, StorageError
 from loaders.images.files import read_file
+from loaders.images.ready import load_all
 from loaders.workers import map_in_processes, worker_context
 
 ROOM = 1 << 30
@@ -318,7 +319,7 @@ def test_workers_are_forked_from_a_process_that_has_imported_their_work_and_noth
         "    from loaders.images.decode import inside\n"
         "    from tests.loaders.test_machine import imported\n"
         "    before = dict(os.environ)\n"
-        "    print(set(map_in_processes(imported, ['loaders.workers'] * 40, 2, nothing)), os.getpid())\n"
+        "    print(set(map_in_processes(imported, ['loaders.images.ready'] * 40, 2, nothing)), os.getpid())\n"
         "    assert dict(os.environ) == before\n"
         "if __name__ == '__main__': main()\n"
     )
@@ -333,13 +334,17 @@ def test_workers_are_forked_from_a_process_that_has_imported_their_work_and_noth
     assert not (tmp_path / "planted").exists()
 
 
+def test_what_decoding_needs_is_loaded_whole() -> None:
+    load_all()  # where it is imported, errors are passed over
+
+
 def test_ctrl_c_while_that_process_starts_is_the_callers_alone() -> None:
     script = (
         "import os, signal, sys, time\n"
         "from loaders.workers import map_in_processes, worker_context\n"
         "from tests.loaders.test_machine import answer, nothing\n"
         "signal.signal(signal.SIGINT, lambda *given: print('interrupted', flush=True))\n"
-        "worker_context('loaders.images.decode')\n"
+        "worker_context()\n"
         "time.sleep(0.3)\n"
         "os.killpg(0, signal.SIGINT)\n"
         "assert list(map_in_processes(answer, [1, 2, 3], 2, nothing)) == [answer(task) for task in (1, 2, 3)]\n"
@@ -353,7 +358,7 @@ def test_ctrl_c_while_that_process_starts_is_the_callers_alone() -> None:
 
 def test_on_macos_each_worker_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert worker_context("loaders.images.decode").get_start_method() == "spawn"
+    assert worker_context().get_start_method() == "spawn"
 
 
 def test_workers_start_by_themselves_where_no_process_to_fork_from_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
