@@ -79,6 +79,7 @@ class Beton:
         self.labels = self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
+            self._crc_N = self.rows_N["crc"].copy()  # a resident loader asks for them, and reads the map no more
             start, end = self.metadata_end - source.metadata_N.nbytes, self.metadata_end
             for table, part in (("metadata", slice(start, end)), ("allocation", slice(self.table_start, None))):
                 if crc32c(self.bytes_B[part].data) != crcs[f"{table}_crc"]:
@@ -207,7 +208,7 @@ class Beton:
 
     def expect_checksums(self, sample_N: np.ndarray, crc_N: np.ndarray) -> None:
         """Compare CRCs of frames, uint32, with those that were written.  Errors: BetonError."""
-        differing = np.flatnonzero(self.rows_N["crc"][sample_N] != crc_N)
+        differing = np.flatnonzero(self._crc_N[sample_N] != crc_N)
         if len(differing):
             what = "checksum differs from the expected: its pixels are not what was written"
             raise self._map.bad(f"sample {sample_N[differing[0]]}: {what}")

@@ -302,6 +302,20 @@ def test_a_resident_beton_gives_the_same_bytes(betons: Path) -> None:
     assert content("on") == content("auto") == content("off")
 
 
+def test_a_resident_loader_does_without_its_file_once_it_is_open(betons: Path, tmp_path: Path) -> None:
+    program = (  # a process of its own: without the fix SIGBUS ends it
+        "import hashlib, os, shutil, sys\nfrom loaders.batches.loader import Loader\n"
+        "def content(path, cut):\n"
+        "    with Loader(path, training=True, resident='on', batch_size=3, threads=2) as loader:\n"
+        "        if cut: os.truncate(path, 1)\n"
+        "        return [hashlib.sha256(array.tobytes()).hexdigest() for batch in loader for array in batch]\n"
+        "copied = shutil.copy(sys.argv[1], sys.argv[2])\n"
+        "sys.exit(content(sys.argv[1], False) != content(copied, True))\n"
+    )
+    command = [sys.executable, "-c", program, str(betons / "train.beton"), str(tmp_path / "cut.beton")]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_a_beton_over_half_the_memory_is_read_by_pages(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (betons / "train.beton").stat().st_size
     for memory, order in ((size * 3, "random"), (size, "pages")):
