@@ -336,6 +336,13 @@ def test_workers_are_forked_from_a_process_that_has_imported_their_work_and_noth
 
 def test_what_decoding_needs_is_loaded_whole() -> None:
     load_all()  # where it is imported, errors are passed over
+    program = (
+        "import loaders.images.ready\nfrom kernels.decoding import shrink_into, unfilter_into\n"
+        "print(len(unfilter_into.signatures), len(shrink_into.signatures))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["1", "2"]  # of grey levels of 8 bits, and of 8 and of 16
 
 
 def test_ctrl_c_while_that_process_starts_is_the_callers_alone() -> None:
