@@ -678,7 +678,7 @@ CODES: dict[str, Code] = {
     "amp-by-unit": code("--amp auto: bfloat16, for which this processor has {unit}", unit=str),
     "amp-by-race": code(
         "--amp auto: {precision}; this processor has {unit}, and convolves {gain:.2f} times as fast in bfloat16 as in "
-        "float32 ({least:.2f} are worth it)",
+        "float32 (worth it from {least:.2f})",
         precision=str,
         unit=str,
         gain=float,
