@@ -20,6 +20,7 @@ from rich.console import Console
 
 TESTS = Path(__file__).parent
 MARK = "pytest.mark.numerical"
+CHOSEN = "numerical and not coverage"  # which is counted over so many studies that one processor's count will do
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +114,7 @@ def main(options: Iterable[str]) -> int:
     if platform.machine() not in ("x86_64", "AMD64"):
         console.print(f"{platform.machine()}: only x86-64 is known how to hold back; nothing run")
         return 0
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "numerical", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", CHOSEN, *options]
     command += map(str, numerical_files())
     worst, running = 0, {}
     with contextlib.ExitStack() as stack:

@@ -45,7 +45,7 @@ from benchmarks.conftest import require_rivals
 from benchmarks.contest import Comparison, Contest, Missing, Worker, consume, from_record, interleaved
 from benchmarks.kernel_contests import Work
 from benchmarks.rivals import installed
-from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
+from benchmarks.step_contests import recording_contest, step_224_contest
 from benchmarks.table import agreement, speed_table, table
 from benchmarks.training_worker import STEP_RIVALS
 from engine.config import (
@@ -427,13 +427,6 @@ def test_compare_distinguishes_fallen_holding_missing_and_unknown(capsys: pytest
     assert gone == "gone: missing: not installed" and "not in the baseline" in new
 
 
-def test_rivals_of_the_step_take_the_same_steps_in_processes_of_their_own() -> None:
-    with step_224_contest(STEP_RIVALS[:2], crop=32) as contest:
-        contest.check()
-        for call in contest.rivals.values():
-            call()
-
-
 def test_rivals_that_train_otherwise_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([[0.7, 0.6, 0.5], [0.7, 0.6, 0.55]])
     monkeypatch.setattr(Worker, "ask", lambda self, line: next(answers))
@@ -451,12 +444,6 @@ def test_a_worker_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     ):
         worker.ask("steps 1")
     assert "invalid choice: 'nobody'" in capfd.readouterr().err
-
-
-def test_both_sides_of_an_epoch_have_the_same_images(phantoms: Path, tmp_path: Path) -> None:
-    with reference_contest(phantoms, tmp_path, 128) as contest:
-        contest.check()
-        assert contest.amount > 40
 
 
 def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def test_an_empty_test_fold_defines_nothing_and_bad_probabilities_are_refused() 
         measure_networks([part(test, np.ones(60, bool), probability_NK=np.full((60, 2), np.nan))], 1)
 
 
+@pytest.mark.coverage
 def test_intervals_of_averages_and_drops_hold_the_truth_about_as_often_as_they_say() -> None:
     study = NetworkStudy(home=40, away=40, prevalence=0.3, folds=4, repeats=2)
     found = network_coverage(study, studies=100, resamples=100, population=4000)

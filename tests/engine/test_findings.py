@@ -193,6 +193,7 @@ def test_probabilities_that_are_not_finite_are_refused_where_the_finding_is_know
         measure_findings([replace(test, probability_NK=probability_NK)], resamples=5)
 
 
+@pytest.mark.coverage
 def test_intervals_of_findings_and_their_mean_hold_the_truth() -> None:
     found = findings_coverage(FindingsStudy(groups=60), 100, 200, population=2000)
     assert min(found.values()) >= 0.9, found

@@ -11,6 +11,7 @@ import math
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -58,6 +59,7 @@ from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Task, decode_into_spool
 from loaders.machine import usable_cores
+from tests.conftest import made_once
 from tests.faults.beton_layout import hashed_formerly
 from tests.findings_example import write_findings
 from tests.naive import Plain
@@ -252,26 +254,6 @@ def test_the_variants_compute_the_same(betons: Path) -> None:
     assert np.ptp(exact) < 1e-5 and 0 < abs(rounded - exact[0]) < 1e-2
 
 
-def test_where_train_would_compute_in_bfloat16_so_does_the_last_row(
-    betons: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
-
-    def few(device: str, *, mixed: bool = False) -> tuple[Variant, ...]:  # each is a process, and half a minute of CI
-        reference, *_, fused, last = variants_for(device, mixed=mixed)
-        return reference, fused, last
-
-    monkeypatch.setattr("engine.profile.profile.variants_for", few)
-    config = ProfileConfig(
-        data=betons, source=phantoms.parent, out=tmp_path / "p", rounds=1, steps=1, device="cpu",
-        loader=LoaderConfig(batch_size=8, threads=1),
-    )  # fmt: skip
-    found = profile(config)
-    assert [row.variant.name for row in found.variants][-2:] == ["fused", "engine"]
-    assert [row.variant.mixed for row in found.variants] == [False] * (len(found.variants) - 1) + [True]
-    assert found.verdict.bottleneck in get_args(Bottleneck)
-
-
 def test_a_turn_counts_its_images_and_its_parts_add_up(betons: Path) -> None:
     config = LoaderConfig(training=True, batch_size=16, threads=1)
     with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu")) as rounds:
@@ -339,16 +321,23 @@ def test_a_variant_that_fails_says_why() -> None:
 
 @pytest.fixture(scope="module")
 def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole profile, with a trace and, beside it, what it printed; any load is too much for it, and any spread."""
-    out = tmp_path_factory.mktemp("profile") / "p"
-    command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(out), "--rounds", "1"]
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr("engine.profile.profile.BUSY", -1)
-        patch.setattr("engine.profile.profile.NOISE", 0)
-        assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
-    (out.parent / "printed.txt").write_text(printed.getvalue())
-    return out
+    """A whole profile where `train` would compute in bfloat16, with a trace and, beside it, what it printed.
+
+    Any load is too much for it, and any spread.
+    """
+
+    def make(folder: Path) -> None:
+        command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(folder / "p")]
+        command += ["--rounds", "1", "--steps", "1", "--batch-size", "8", "--device", "cpu"]
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
+            patch.setattr("engine.profile.profile.BUSY", -1)
+            patch.setattr("engine.profile.profile.NOISE", 0)
+            assert cli.main([*command, "--trace", str(folder / "trace.json")]) == 0
+        (folder / "printed.txt").write_text(printed.getvalue())
+
+    return made_once(tmp_path_factory, "profile", make) / "p"  # each of its variants is a process: half a minute
 
 
 def test_a_profile_shows_its_cautions_in_the_terminal_and_has_their_codes_in_its_file(profiled: Path) -> None:
@@ -397,7 +386,8 @@ def test_a_busy_machine_and_an_unsteady_one_are_cautions() -> None:
 def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None:
     assert (profiled / "profile.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((profiled / "profile.json").read_text())
-    assert [row["variant"]["name"] for row in record["variants"]] == [row.name for row in variants_for("cpu")]
+    assert [row["variant"] for row in record["variants"]] == list(map(asdict, variants_for("cpu", mixed=True)))
+    assert record["verdict"]["bottleneck"] in get_args(Bottleneck)
     assert record["report_seconds"] == {"seconds": 979.0, "hardware": "other: Apple M3 Max"}
     assert record["variants"][0]["conversion_seconds"] == 0 < record["variants"][-1]["conversion_seconds"]
     assert record["verdict"]["text"] and record["versions"].keys() >= {"torch", "torchvision", "plainfilm"}

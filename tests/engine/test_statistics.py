@@ -288,6 +288,7 @@ def test_whole_groups_are_resampled() -> None:
         assert widths[0] > 1.6 * widths[1]
 
 
+@pytest.mark.coverage
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     found = coverage(Study(groups=100), studies=150, resamples=200)
     for name in ("accuracy", "sensitivity", "specificity", "auc", "pr_auc", "brier", "f1", "calibration_slope"):
@@ -543,6 +544,7 @@ def test_predictive_values_that_no_resample_moves_keep_the_intervals_of_their_pa
     assert stated.high == pytest.approx(0.1 / (0.1 + 0.9 * (1 - half)))
 
 
+@pytest.mark.coverage
 @pytest.mark.parametrize(("gap", "num_samples"), [(0.0, 40), (0.05, 150), (0.1, 40), (0.1, 150)])
 def test_the_interval_of_an_ece_of_few_filled_bins_holds_the_truth(gap: float, num_samples: int) -> None:
     rng, held = np.random.default_rng(5), 0
