@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia litdata webdataset
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-validation bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-validation bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ffcv-wheel ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,9 +47,15 @@ ffcv-headers:
 	  fi; \
 	fi
 
-$(VENV)/ffcv: $(VENV)/test
+# Half a minute of compiling, which .ci/run does beside the main job.
+ffcv-wheel: $(VENV)/wheels
+
+$(VENV)/wheels: $(VENV)/base
 	@$(MAKE) --no-print-directory ffcv-headers
-	$(INSTALL) -e '.[ffcv]'
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps -c constraints.txt --wheel-dir $@ ffcv
+
+$(VENV)/ffcv: $(VENV)/test $(VENV)/wheels
+	$(INSTALL) --find-links $(VENV)/wheels -e '.[ffcv]'
 	touch $@
 
 $(VENV)/dali $(VENV)/kornia $(VENV)/litdata $(VENV)/webdataset: $(VENV)/bench
