@@ -13,7 +13,7 @@ from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.findings import FINDINGS, FindingsMetrics
 from engine.evaluate.results import METRICS, Metrics
-from engine.evaluate.trained import decide_findings
+from engine.evaluate.trained import decide, decide_findings
 from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.findings import FindingsTest, measure_findings
@@ -96,19 +96,19 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     Errors: Interrupted, with everything done so far kept; ConfigError for a folder whose runs have other settings; the
     first network's error where none can be trained; InputError, BetonError, LockedError, StorageError.
     """
-    trainings = {model: config.training(model) for model in config.models}
+    trainings = config.trainings()
     contenders, errors, summaries = [], [], []
     with locked(config.out):
         config = replace(config, recipe=settled_recipe([one.out for one in trainings.values()], config.recipe))
-        trainings = {model: config.training(model) for model in config.models}
+        trainings = config.trainings()
         for training in trainings.values():
             check_settings(training.out, training, ("data", "out", "look"))  # the first two may have moved
-        for model, training in trainings.items():
+        for name, training in trainings.items():
             try:
                 watch.check_stop()
-                watch.begin(model)
+                watch.begin(name)
                 done = train(training, resume=(training.out / CONFIG).exists(), watch=watch)
-                contenders.append(contender(config, training, done, watch))
+                contenders.append(contender(config, name, training, done, watch))
                 summaries.append(done)
             except Interrupted as error:
                 raise Interrupted(
@@ -116,7 +116,7 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
                 ) from error
             except FAILURES as error:
                 errors.append(error)
-                contenders.append(Contender(model=model, failed=str(error) or "out of memory"))
+                contenders.append(Contender(model=name, failed=str(error) or "out of memory"))
             gc.collect()  # frames and captured steps of a device; the next network needs the room
         if not summaries:
             reasons = "; ".join(f"{row.model}: {row.failed}" for row in contenders)
@@ -135,12 +135,12 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
         return result
 
 
-def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Contender:
-    """What became of a network whose training is done."""
+def contender(config: CompareConfig, name: str, training: TrainConfig, done: Summary, watch: Watch) -> Contender:
+    """What became of a network whose training is done.  name: in the comparison."""
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
-            heldout = heldout_metrics(config, training, done, watch)
+            heldout = heldout_metrics(config, name, training, done, watch)
         except InputError as error:
             refused = str(error)
     found, away = validation_estimates(config, training.out), dict[str, Estimate]()
@@ -148,7 +148,7 @@ def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch
         away = heldout.macro if isinstance(heldout, FindingsMetrics) else heldout.estimates
     of_findings = done.task == "findings"
     return Contender(
-        model=training.model,
+        model=name,
         training=done,
         validation_f1=found["f1"],
         heldout_f1=away.get("f1"),
@@ -165,20 +165,22 @@ def validation_estimates(config: CompareConfig, run: Path) -> dict[str, Estimate
     scores, names = validation_scores(tensors, run / BEST), state["classes"]
     resamples, seed = config.resamples, config.loader.seed
     if state.get("task", "classes") == "findings":
-        rule = decide_findings(scores, names)
+        rule = decide_findings(scores, names, answers="vlm" in state)
         test = FindingsTest(
             finding_NK=scores.labels, probability_NK=rule.probabilities(scores.logits_NK), group_N=scores.group_N,
             threshold=rule.threshold_K,
         )  # fmt: skip
         return measure_findings([test], resamples=resamples, seed=seed).macro()
-    probability_NK = softmax(scores.logits_NK.astype("float64"), axis=1)
-    return estimates(
-        scores.labels, probability_NK, scores.group_N, names.index(state["positive"]), resamples=resamples, seed=seed
-    )
+    positive = names.index(state["positive"])
+    if "vlm" in state:
+        probability_NK = decide(scores, positive, answers=True).probabilities(scores.logits_NK)
+    else:  # as training counts them
+        probability_NK = softmax(scores.logits_NK.astype("float64"), axis=1)
+    return estimates(scores.labels, probability_NK, scores.group_N, positive, resamples=resamples, seed=seed)
 
 
 def heldout_metrics(
-    config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch
+    config: CompareConfig, name: str, training: TrainConfig, done: Summary, watch: Watch
 ) -> Metrics | FindingsMetrics:
     """The evaluation of the held-out set in the run's folder.
 
@@ -204,9 +206,7 @@ def heldout_metrics(
         found = known_record(Metrics, folder / METRICS)
     asked = (done.checkpoint_sha256, settings.resamples, settings.seed)
     if found is None or (found.checkpoint.sha256, found.resamples, found.seed) != asked:
-        (evaluation,) = evaluate(
-            settings, lambda name, count, total: watch.phases(f"{training.model} {name}", count, total)
-        )
+        (evaluation,) = evaluate(settings, lambda phase, count, total: watch.phases(f"{name} {phase}", count, total))
         found = evaluation.metrics
     return found
 
@@ -312,6 +312,6 @@ def table_row(row: Contender, names: Sequence[str], of: str) -> tuple[str, ...]:
         *found.values(),
         f"{done.parameters:,}",
         f"{done.images_per_second:,.0f}",
-        f"{done.best_epoch} of {done.epochs}",
+        f"{done.best_epoch} of {done.epochs}" if done.epochs else "zero-shot",
         f"{done.seconds:,.1f}",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from loaders.config import (
     MAX_SEED,
@@ -25,6 +25,8 @@ MASKS_AS_USUAL = ("auto", "shipped", None)  # --masks, --segmenter and --table
 USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 ValidateWith = Literal["running", "recomputed", "averaged"]
+Tune = Literal["none", "lora", "both"]
+VLM = "vlm:"  # begins the name of a network that is a vision-language model in a folder
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
 
@@ -36,8 +38,43 @@ def check_apart(out: Path, data: Path) -> None:
 
 def check_model(model: str) -> None:
     """Errors: ConfigError for a network that there is not."""
-    if model not in get_args(Model):
-        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(get_args(Model))}")
+    if model not in get_args(Model) and not vlm_folder(model):
+        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(get_args(Model))}, or {VLM}FOLDER")
+
+
+def vlm_folder(model: str) -> str:
+    """The folder of a vision-language model, from its name as a network; "" for any other network."""
+    return model.removeprefix(VLM) if model.startswith(VLM) else ""
+
+
+def shared_model(model: str) -> str:
+    """A network's name without a path: vlm:Qwen2.5-VL-3B-Instruct."""
+    return f"{VLM}{Path(folder).name}" if (folder := vlm_folder(model)) else model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VlmConfig:
+    """How a vision-language model is asked about films, and whether it learns from them (docs/FOUNDATION.md)."""
+
+    tune: Tune = "none"
+    """Vision-language model: ask it as it is (none), or train an adapter, too (lora); both: in `compare`, each."""
+    prompts: str = "shipped"
+    """Vision-language model: its questions, shipped or a file like engine/networks/wordings.toml."""
+    pixels: int = field(default=0, metadata={"auto": True})
+    """Vision-language model: most pixels of a film that it is shown; auto: as its own settings have it."""
+
+    def __post_init__(self) -> None:
+        if self.pixels:
+            check_ranges(self, pixels=(28 * 28, ORDINARY_PIXELS))
+
+    def check(self, model: str) -> None:
+        """Errors: ConfigError where these settings are of no use to the network."""
+        if self.tune == "both":
+            raise ConfigError("--tune both: expected none or lora, since one network is trained; both is for `compare`")
+        if not vlm_folder(model) and self != VlmConfig():
+            raise ConfigError(
+                f"--tune, --prompts, --pixels: found --model {model}, expected {VLM}FOLDER; leave them out, or name one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,15 +133,22 @@ class TrainConfig:
     """Folder with train.beton and val.beton of one conversion."""
     out: Path
     """Run folder to make."""
-    model: Model = "cnn"
-    """Network: the recipe's, or one of torchvision's."""
+    model: str = "cnn"
+    """Network: the recipe's, one of torchvision's (resnet18, densenet169, vit_b_16), or vlm:FOLDER."""
     look: bool = True
     """Keep 128 bytes of each film, by which `evaluate` finds copies where the betons are not at hand (SECURITY.md)."""
     recipe: Recipe = field(default=Recipe())
+    vlm: VlmConfig = field(default=VlmConfig())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
         check_model(self.model)
+        self.vlm.check(self.model)
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether nothing is trained: a vision-language model is asked as it is."""
+        return bool(vlm_folder(self.model)) and self.vlm.tune == "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,12 +160,13 @@ class CompareConfig:
     out: Path
     """Folder to make, with a run folder for each network."""
     models: tuple[str, ...] = get_args(Model)
-    """Networks to compare."""
+    """Networks to compare; vlm:FOLDER among them, too."""
     look: bool = True
     """Keep 128 bytes of each film, by which `evaluate` finds copies where the betons are not at hand (SECURITY.md)."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
     recipe: Recipe = field(default=Recipe())
+    vlm: VlmConfig = field(default=VlmConfig())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -132,15 +177,28 @@ class CompareConfig:
             )
         check_apart(self.out, self.data)
         check_ranges(self, resamples=(100, 1_000_000))
-        for model in self.models:
-            self.training(model)  # its settings are checked there
+        if not any(map(vlm_folder, self.models)) and self.vlm != VlmConfig():
+            self.vlm.check(self.models[0])
+        if len(self.trainings()) < len(self.models):  # its settings are checked there
+            raise ConfigError(
+                f"--models: found folders of one name in {','.join(self.models)}, expected different names"
+            )
 
-    def training(self, model: str) -> TrainConfig:
-        """How one of the networks is trained."""
-        return TrainConfig(
-            data=self.data, out=self.out / model, model=cast(Model, model), look=self.look, recipe=self.recipe,
-            loader=self.loader,
-        )  # fmt: skip
+    def trainings(self) -> dict[str, TrainConfig]:
+        """How each of the networks is trained, by its name in the comparison."""
+        found = {}
+        for model in self.models:
+            ways: tuple[Tune, ...] = ("none",)
+            if vlm_folder(model):
+                ways = ("none", "lora") if self.vlm.tune == "both" else (self.vlm.tune,)
+            for tune in ways:
+                name = shared_model(model) + (f" {tune}" if tune != "none" else "")
+                found[name] = TrainConfig(
+                    data=self.data, out=self.out / name.replace(":", "-").replace(" ", "-"), model=model,
+                    look=self.look, recipe=self.recipe, loader=self.loader,
+                    vlm=replace(self.vlm, tune=tune) if vlm_folder(model) else VlmConfig(),
+                )  # fmt: skip
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,9 +229,10 @@ class CrossvalConfig:
     """Keep each fold's betons and last state; each fold then takes as much disk space as the whole pool."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
-    model: Model = "cnn"
-    """Network: the recipe's, or one of torchvision's."""
+    model: str = "cnn"
+    """Network: the recipe's, one of torchvision's (resnet18, densenet169, vit_b_16), or vlm:FOLDER."""
     recipe: Recipe = field(default=Recipe())
+    vlm: VlmConfig = field(default=VlmConfig())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -196,7 +255,9 @@ class CrossvalConfig:
 
     def training(self, data: Path, out: Path) -> TrainConfig:
         """How one fold is trained, whose films are at hand when it is tested."""
-        return TrainConfig(data=data, out=out, model=self.model, look=False, recipe=self.recipe, loader=self.loader)
+        return TrainConfig(
+            data=data, out=out, model=self.model, look=False, recipe=self.recipe, vlm=self.vlm, loader=self.loader
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,9 +282,10 @@ class HurdlesConfig:
     """Test on films that are copies of training films, by their look, too; recorded in the result."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
-    model: Model = "cnn"
-    """Network: the recipe's, or one of torchvision's."""
+    model: str = "cnn"
+    """Network: the recipe's, one of torchvision's (resnet18, densenet169, vit_b_16), or vlm:FOLDER."""
     recipe: Recipe = field(default=Recipe())
+    vlm: VlmConfig = field(default=VlmConfig())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -247,8 +309,9 @@ class HurdlesConfig:
         """
         loader = replace(self.loader, seed=self.loader.seed + repeat)
         return TrainConfig(
-            data=folder, out=folder / "run", model=self.model, look=False, recipe=self.recipe, loader=loader
-        )
+            data=folder, out=folder / "run", model=self.model, look=False, recipe=self.recipe, vlm=self.vlm,
+            loader=loader,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

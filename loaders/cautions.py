@@ -470,6 +470,22 @@ CODES: dict[str, Code] = {
         "loss is kept",
         monitor=str,
     ),
+    # of a vision-language model
+    "does-not-look": code(
+        "the answers do not depend on the film: another patient's film changes a probability by {change:.3f} on "
+        "average, another wording of the question by {spread:.3f} ({films:,} films), and the AUC is not shown to be "
+        "above 0.5",
+        change=float,
+        spread=float,
+        films=int,
+    ),
+    "words-over-film": code(
+        "another wording of the question changes a probability by {spread:.3f} on average, another patient's film by "
+        "{change:.3f} ({films:,} films): the answers depend on the words more than on the film",
+        change=float,
+        spread=float,
+        films=int,
+    ),
     # of a training
     "nothing-to-recompute": code(
         "{model} has no batch norm, so that --validate-with recomputed validates as running does", model=str

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from engine.networks.registry import import_torchvision
+from engine.networks.extras import import_torchvision
 
 MIDDLE = 127.5
 

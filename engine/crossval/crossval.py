@@ -41,11 +41,20 @@ from engine.crossval.scores import (
 )
 from engine.device import choose_policy, settle_precision
 from engine.evaluate.copies import SharedFilm, copies_in, publish_copies, shared_films, without
+from engine.evaluate.trained import decide
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.statistics.findings import validation_metrics
 from engine.train.checkpoint import load_checkpoint, load_network, validation_scores
-from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings, settled_recipe
+from engine.train.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    check_settings,
+    model_folder,
+    save_settings,
+    settled_recipe,
+)
 from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
 from engine.train.summary import Summary
@@ -242,9 +251,12 @@ def at_place(
 
 
 def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:
-    """What a run's best weights predict of a beton, in order, uncalibrated, float64 (N, K).  Errors: Interrupted."""
-    tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
-    network = network_of(state)
+    """What a run's best weights predict of a beton, in order, float64 (N, K).  Errors: Interrupted.
+
+    Uncalibrated, except for classes of a vision-language model.
+    """
+    tensors, state = load_checkpoint(run / BEST, needed=("classes", "positive", "crop", "dropout"))
+    network = network_of(state, model_folder(run))
     load_network(network, tensors)
     policy = choose_policy(config.recipe.device, "off", "off", 0)
     settle_precision(policy)
@@ -253,7 +265,12 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.
     with Loader(beton, settings, tensors=True) as loader:
         _, logits_NK = predict(network, loader, policy, lambda samples: watch.check_stop())
     wide_NK = logits_NK.astype(np.float64)
-    return expit(wide_NK) if state.get("task") == "findings" else softmax(wide_NK, axis=1)
+    if state.get("task") == "findings":
+        return expit(wide_NK)
+    if "vlm" in state:  # without the bias of its answers their lengths would decide
+        positive = state["classes"].index(state["positive"])
+        return decide(validation_scores(tensors, run / BEST), positive, answers=True).probabilities(logits_NK)
+    return softmax(wide_NK, axis=1)
 
 
 def finding_thresholds(run: Path) -> list[float | None]:

@@ -1,6 +1,6 @@
 """The evaluation of a run on betons: one forward pass each, its subgroups, and the files of its results."""
 
-# N samples, K classes or findings
+# N samples, K classes or findings, W wordings
 
 import contextlib
 from collections import Counter
@@ -39,6 +39,7 @@ from engine.evaluate.copies import (
 from engine.evaluate.dataflow import DATAFLOW, DataFlow, dataflow_beside
 from engine.evaluate.findings import FIGURES as FINDINGS_FIGURES
 from engine.evaluate.findings import FINDINGS, FindingsMetrics, measured_findings
+from engine.evaluate.looking import Looking, looking_cautions, measure_looking, scores_by_wording
 from engine.evaluate.results import (
     FIGURES,
     METRICS,
@@ -53,9 +54,9 @@ from engine.evaluate.results import (
 )
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
+from engine.networks.vlm import VlmNetwork
 from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.train.checkpoint import groups_of
-from engine.train.step import predict
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.format import AGES, BELOW_STORED_SIDE, PATIENT_KNOWN, SEXES, sexes_and_ages
@@ -216,17 +217,30 @@ def evaluate_one(
     """
     trained, beton, facts, name = runs[0], loader.beton, loader.beton.facts, out.name
     kept_N, own = checked.kept_N, checked.cautions[0]
-    labels, probabilities = predictions(runs, policy, loader, partial(progress, name))
+    labels, scores = predictions(runs, policy, loader, partial(progress, name))
     group_N = groups_of(beton)[kept_N]
     num_groups = len(np.unique(group_N))
+    looking: tuple[Looking, ...] = ()
+    if any(isinstance(run.network, VlmNetwork) for run in runs):
+        looking = tuple(
+            measure_looking(
+                run, beton, policy, scores_NWK[kept_N], kept_N, labels[kept_N], group_N, resamples=config.resamples,
+                seed=config.seed, progress=partial(progress, f"{name}: without lungs"),
+            )
+            for run, scores_NWK in zip(runs, scores, strict=True)
+        )  # fmt: skip
+    looks = [looking_cautions(found) for found in looking] or [[] for _ in runs]
     scored = Scored(
         labels=labels[kept_N],
-        probabilities=[each_NK[kept_N] for each_NK in probabilities],
+        probabilities=[
+            run.rule.probabilities(scores_NWK[kept_N].mean(1)) for run, scores_NWK in zip(runs, scores, strict=True)
+        ],
         group_N=group_N,
         sample_N=kept_N,
         subgroups=subgroups(beton, kept_N),
-        rival_cautions=checked.cautions[1] if len(runs) > 1 else [],
-        cautions=set_cautions(beton, kept_N) + own + group_cautions(num_groups),
+        rival_cautions=checked.cautions[1] + looks[1] if len(runs) > 1 else [],
+        cautions=set_cautions(beton, kept_N) + own + group_cautions(num_groups) + looks[0],
+        looking=looking,
         common={
             "set_name": beton.set_name,
             "beton": beton.path.name,
@@ -262,7 +276,7 @@ def evaluate_one(
 def predictions(
     runs: Sequence[Trained], policy: Policy, loader: Loader, progress: Progress
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The labels of a set, and the probabilities that each run predicts."""
+    """The labels of a set, and the logits of each run, float32 (N, W, K) by wording: see `scores_by_wording`."""
     done, found = 0, []
 
     def count(samples: int) -> None:
@@ -271,8 +285,8 @@ def predictions(
         progress(done, len(loader.beton) * len(runs))
 
     for run in runs:
-        labels, logits_NK = predict(run.network, loader, policy, count)
-        found.append(run.rule.probabilities(logits_NK))
+        labels, scores_NWK = scores_by_wording(run.network, loader, policy, count)
+        found.append(scores_NWK)
     return labels, found
 
 
@@ -312,6 +326,7 @@ def measured_classes(
         subgroups=in_subgroups(scores, scored.subgroups, estimate, partial(progress, f"{name}: subgroups")),
         difference=difference,
         cautions=scored.cautions + class_cautions(classes, label_N),
+        looking=scored.looking,
     )
     return metrics, score_rows(scores, scored.sample_N), figures(scores, metrics)
 

@@ -22,6 +22,7 @@ from engine.evaluate.figures import (
     roc_figure,
     score_figure,
 )
+from engine.evaluate.looking import Looking
 from engine.evaluate.results import Collection, PointResult, Scored, Scores, SubgroupResult, at_points, in_subgroups
 from engine.evaluate.trained import Checkpoint, FindingDecisions, Trained
 from engine.statistics.averages import NetworkTest
@@ -109,6 +110,7 @@ class FindingsMetrics(Record, frozen=True, kw_only=True):
     difference_cautions: list[Caution]
     checkpoint: Checkpoint
     device: str
+    looking: tuple[Looking, ...] = ()
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
 
@@ -153,6 +155,7 @@ def measured_findings(
         blank=facts.blank,
         cautions=scored.cautions + finding_cautions(names, scored.labels, scored.group_N),
         difference_cautions=scored.rival_cautions,
+        looking=scored.looking,
     )
     return metrics, finding_rows(tests[0], names, scored.sample_N), figures(tests[0], metrics)
 

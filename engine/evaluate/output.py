@@ -1,12 +1,13 @@
 """An evaluation in the terminal: its estimates, operating points and subgroups, of classes or of findings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
 from engine.evaluate.copies import COPIES
 from engine.evaluate.evaluate import Evaluation
 from engine.evaluate.findings import FINDINGS, FindingResult, FindingsMetrics
+from engine.evaluate.looking import Change, Looking
 from engine.evaluate.results import COLLECTIONS, METRICS, Difference, Metrics
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import (
@@ -20,7 +21,7 @@ from engine.statistics.names import (
     with_interval,
 )
 from engine.statistics.thresholds import RULE_OUT
-from loaders.output import Line, Parts, Sheet, caution_lines, number_text, path_line, share_text
+from loaders.output import DASH, Line, Parts, Sheet, caution_lines, number_text, path_line, share_text
 
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
@@ -49,6 +50,7 @@ def evaluation_parts(evaluation: Evaluation) -> Parts:
         parts += differences(result, result.difference)
     parts += subgroups(result)
     parts.append(matrix(result))
+    parts += looking_parts(result.looking)
     parts += caution_lines(result.cautions, result.set_name)
     if result.difference is not None:
         parts += caution_lines(result.difference.cautions, f"{result.set_name}, the run {result.difference.against}")
@@ -173,6 +175,41 @@ def subgroups(result: Metrics) -> list[Line | Sheet]:
     return [Sheet(headers=headers, rows=rows)]
 
 
+REPLACED: dict[Change, str] = {
+    "another film": "another patient's film",
+    "grey picture": "a grey picture",
+    "lungs hidden": "the same film, its lungs hidden",
+}
+
+
+def looking_parts(looking: Sequence[Looking]) -> list[Line | Sheet]:
+    """Whether runs look at the film; nothing where none of them is a vision-language model."""
+    if not looking:
+        return []
+    lines = [
+        Line(
+            f"{found.run}, with the lungs' usual place hidden: ROC-AUC "
+            f"{with_interval('auc', found.hidden_auc) or DASH}; as they are: {with_interval('auc', found.auc)}."
+        )
+        for found in looking
+        if found.of("lungs hidden")
+    ]
+    title = "Does it look? What becomes of the answers when the film is replaced"
+    headers = ("run", "replaced by", "films", "other answers", "mean change of a probability")
+    return [Sheet(headers=headers, rows=tuple(looking_rows(looking)), title=title), *lines]
+
+
+def looking_rows(looking: Sequence[Looking]) -> Iterator[tuple[str, ...]]:
+    """A row for each replacement of each run, and one for other wordings of the question."""
+    for found in looking:
+        for one in found.replaced:
+            changed = with_interval("accuracy", one.changed)
+            yield found.run, REPLACED[one.by], f"{one.num_films:,}", changed, with_interval("ece", one.mean_change)
+        if found.spread is not None:
+            wordings = f"(one of {found.num_wordings} wordings instead of all)"
+            yield found.run, wordings, "", "", number_text(found.spread, 3)
+
+
 def matrix(result: Metrics) -> Sheet:
     """The confusion matrix; of many classes with their numbers above it, as the table of classes gives them."""
     classes, names = result.classes, numbered_names(result.classes)
@@ -202,7 +239,7 @@ def findings_parts(result: FindingsMetrics) -> list[Line | Sheet]:
         Line(f"{INTERVALS.format(resamples=result.resamples)}."),
         *(Line(f"Not measured, {found.name}: {found.refused.text}.") for found in result.findings if found.refused),
     ]
-    parts += ruled_out(result) + findings_differences(result) + weak_subgroups(result)
+    parts += ruled_out(result) + findings_differences(result) + weak_subgroups(result) + looking_parts(result.looking)
     parts.append(Line(f"Other operating points, and all subgroups of each finding: {FINDINGS}."))
     parts += caution_lines(result.cautions, result.set_name)
     return parts + caution_lines(result.difference_cautions, f"{result.set_name}, the run {result.against}")

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluate.looking import Looking
 from engine.evaluate.trained import Checkpoint
 from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
@@ -72,6 +73,7 @@ class Scores:
 class Scored:
     """What runs predict of the samples of a set that are scored, of either task.
 
+    looking: whether each run looks, where one of them is a vision-language model.
     labels: as a beton has them.  probabilities: of each run, float64 (N, K) each.  sample_N: places in the beton.
     subgroups: each its kind, its name, and the places of its samples among those.  rival_cautions: of the second run.
     common: the fields that records of both tasks have.
@@ -85,6 +87,7 @@ class Scored:
     cautions: list[Caution]
     rival_cautions: list[Caution]
     common: dict[str, Any]
+    looking: tuple[Looking, ...] = ()
 
 
 class PointResult(Record, frozen=True, kw_only=True):
@@ -129,7 +132,8 @@ class Metrics(Record, frozen=True, kw_only=True):
 
     set_name: of the set's folder.  collection: whether it is external to the run.  prevalence: the positive class's
     share of the set.  temperature: of the network's logits.  confusion: rows are the true classes.  trivial: of always
-    predicting the largest class, without intervals.
+    predicting the largest class, without intervals.  looking: of the run and the one that it is compared with, whether
+    each looks, where one of them is a vision-language model.
     """
 
     made_by = "evaluate"
@@ -158,6 +162,7 @@ class Metrics(Record, frozen=True, kw_only=True):
     cautions: list[Caution]
     checkpoint: Checkpoint
     device: str
+    looking: tuple[Looking, ...] = ()
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
 

@@ -15,12 +15,12 @@ from torch import nn
 
 from engine.device import Policy
 from engine.networks.registry import network_of
-from engine.statistics.calibration import TEMPERATURES, fit_temperature
+from engine.statistics.calibration import ANSWER_TEMPERATURES, TEMPERATURES, fit_answers, fit_temperature
 from engine.statistics.findings import POINT, enough_known, f1_point, known_films, names_of, two_logits
 from engine.statistics.thresholds import LEAST_POSITIVES, RULE_OUT, OperatingPoint, choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
-from engine.train.run_folder import BEST
+from engine.train.run_folder import BEST, model_folder
 from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
 from loaders.beton.format import frames_text
@@ -35,20 +35,23 @@ from loaders.sources.split import LEAST_KNOWN
 class Decision:
     """What validation settled.  temperature: by which logits are divided.
 
+    bias_K: added to them then, of a network whose logits are scores of answers in words; None of any other.
     points: thresholds of the calibrated probability of the positive class, against all others for three classes.
     """
 
     temperature: float
     points: tuple[OperatingPoint, ...]
+    bias_K: np.ndarray | None = None
 
     def cautions(self) -> list[Caution]:
         """What limits probabilities and thresholds of this rule."""
-        at_bound = self.temperature in TEMPERATURES
+        at_bound = self.temperature in (TEMPERATURES if self.bias_K is None else ANSWER_TEMPERATURES)
         return [caution("temperature-at-bound", temperature=self.temperature)] if at_bound else []
 
     def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, K)."""
-        return softmax(logits_NK.astype(np.float64) / self.temperature, axis=1)
+        scaled_NK = logits_NK.astype(np.float64) / self.temperature
+        return softmax(scaled_NK if self.bias_K is None else scaled_NK + self.bias_K, axis=1)
 
     def point(self, name: str) -> OperatingPoint:
         """The operating point of that name."""
@@ -93,8 +96,8 @@ class FindingDecisions:
         return np.array([decision.point(POINT).threshold for decision in self.by_finding], np.float64)
 
 
-def decide_findings(scores: ValidationScores, names: Sequence[str]) -> FindingDecisions:
-    """The decision rules of a checkpoint of findings."""
+def decide_findings(scores: ValidationScores, names: Sequence[str], *, answers: bool = False) -> FindingDecisions:
+    """The decision rules of a checkpoint of findings.  answers: see `decide`."""
     enough_K = enough_known(scores.labels, scores.group_N)
     found = []
     for place, enough in enumerate(enough_K.tolist()):
@@ -104,15 +107,22 @@ def decide_findings(scores: ValidationScores, names: Sequence[str]) -> FindingDe
         own = ValidationScores(
             labels=is_present_M.astype(np.int64), logits_NK=logits_M2, group_N=scores.group_N[known_M]
         )
-        decision = decide(own, 1)
+        decision = decide(own, 1, answers=answers)
         point = f1_point(is_present_M, decision.probabilities(logits_M2)[:, 1])
         found.append(replace(decision, points=(*decision.points, point)))
     return FindingDecisions(names=tuple(names), by_finding=tuple(found), enough_K=enough_K)
 
 
-def decide(scores: ValidationScores, positive: int) -> Decision:
-    """The decision rule that the validation scores of a checkpoint give."""
-    uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.labels), points=())
+def decide(scores: ValidationScores, positive: int, *, answers: bool = False) -> Decision:
+    """The decision rule that the validation scores of a checkpoint give.
+
+    answers: whether logits are scores of answers in words, which need a bias as well.
+    """
+    if answers:
+        temperature, bias_K = fit_answers(scores.logits_NK, scores.labels)
+        uncut = Decision(temperature=temperature, points=(), bias_K=bias_K)
+    else:
+        uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.labels), points=())
     score_N = uncut.probabilities(scores.logits_NK)[:, positive]
     return replace(uncut, points=choose_operating_points(scores.labels == positive, score_N))
 
@@ -219,10 +229,14 @@ def load_trained(run: Path) -> Trained:
             f"{checkpoint}: lungs {lungs!r} and segmenter {state.get('segmenter')!r}, expected a mode of `convert "
             "--lungs` with one; use the last good copy"
         )
-    network = network_of(state)
+    network = network_of(state, model_folder(run))
     load_network(network, tensors)
     scores = validation_scores(tensors, checkpoint)
     findings = state.get("task", "classes") == "findings"
     names = state["classes"]
-    rule = decide_findings(scores, names) if findings else decide(scores, names.index(state["positive"]))
+    answers = "vlm" in state
+    if findings:
+        rule: Decision | FindingDecisions = decide_findings(scores, names, answers=answers)
+    else:
+        rule = decide(scores, names.index(state["positive"]), answers=answers)
     return Trained(run=run, network=network.eval(), state=state, rule=rule, sha256=sha256)

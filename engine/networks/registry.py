@@ -2,18 +2,19 @@
 
 # N batch, C channels, H W rows and columns, K classes, P patches of a transformer, D their features
 
-import importlib
+import json
 import math
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from engine.config import Model, check_model
+from engine.config import Model, check_model, vlm_folder
 from engine.networks.cnn import Cnn
+from engine.networks.extras import import_torchvision
+from engine.networks.vlm import VlmNetwork, open_vlm
 from loaders.errors import CheckpointError, ConfigError
 
 MODELS: tuple[str, ...] = get_args(Model)
@@ -76,30 +77,6 @@ def one_channel(stem: nn.Conv2d) -> nn.Conv2d:
     return made
 
 
-def import_torchvision(name: str = "torchvision") -> ModuleType:
-    """A module of torchvision.  Errors: ImportError where torchvision is not installed.
-
-    torchvision's wheels are built for CUDA. Beside a CPU-only torch their compiled part does not load, and the import
-    fails when it registers shapes for two operations that nobody declared. What is used here, networks and geometry, is
-    plain torch; so the two are declared first.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        declare_operations()
-        importlib.import_module("torchvision")  # what the first attempt left is not in the way
-    return importlib.import_module(name)
-
-
-@cache  # the declarations live as long as their library object
-def declare_operations() -> torch.library.Library:
-    """Declare the two operations that torchvision's import expects of its compiled part."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
 def make_network(model: str, num_classes: int, crop: int, dropout: float) -> nn.Module:
     """A network of MODELS with initial weights from torch's generator.
 
@@ -112,12 +89,19 @@ def make_network(model: str, num_classes: int, crop: int, dropout: float) -> nn.
     return TorchvisionNetwork(model, num_classes, crop, dropout)
 
 
-def network_of(state: dict[str, Any]) -> nn.Module:
+def network_of(state: dict[str, Any], folder: Path | None = None) -> nn.Module:
     """A network as a checkpoint's state describes it: network, classes, crop and dropout.  Its weights are not loaded.
 
-    Errors: CheckpointError for a network that this version does not know.
+    folder: of a vision-language model, whose own weights lie there; they are loaded.
+    Errors: CheckpointError for a network that this version does not know; of such a folder as of `open_vlm`.
     """
     model = state.get("network", "cnn")
+    if vlm_folder(model) and "vlm" in state:
+        facts = state["vlm"]
+        return open_vlm(
+            folder or Path(vlm_folder(model)), state["classes"], state.get("task", "classes"), facts["prompts"],
+            tune=facts["tune"], pixels=facts["pixels"], identity=facts["identity"],
+        )  # fmt: skip
     if model not in MODELS:
         raise CheckpointError(
             f"the weights are of a network {model!r}, expected one of {', '.join(MODELS)}; use their own version"
@@ -158,6 +142,28 @@ def body_of(network: nn.Module) -> nn.Module | None:
     if isinstance(network, Cnn):
         return network.features
     return network.body if isinstance(network, TorchvisionNetwork) else None
+
+
+def num_parameters(network: nn.Module) -> int:
+    """How many weights it computes with, those of a frozen body and of a folder included."""
+    if isinstance(network, VlmNetwork):  # the adapter lies in the model
+        return network.backbone.num_parameters + network.bias_K.numel()
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def model_facts(network: nn.Module) -> dict[str, Any]:
+    """What weights of a vision-language model must be kept with, since its own lie in a folder; {} of any other."""
+    if not isinstance(network, VlmNetwork):
+        return {}
+    backbone = network.backbone
+    facts = {"name": backbone.name, "identity": backbone.identity, "tune": network.tune, "pixels": network.pixels}
+    return {"vlm": facts | {"prompts": list(network.prompts)}}
+
+
+def model_identity(network: nn.Module) -> str:
+    """A vision-language model's weights and questions in one text; "" of any other network."""
+    facts = model_facts(network).get("vlm")
+    return json.dumps([facts["identity"], facts["prompts"]]) if facts else ""
 
 
 def freeze_body(network: nn.Module, frozen: bool) -> bool:

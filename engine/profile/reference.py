@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from engine.device import choose_device
-from engine.networks.registry import import_torchvision
+from engine.networks.extras import import_torchvision
 from engine.profile.probes import synchronise
 from loaders.beton.reader import Beton
 

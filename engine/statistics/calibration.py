@@ -5,13 +5,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, logsumexp, softmax
 
 from engine.statistics.metrics import ratio
 
 BINS = 10  # equally wide, on 0 to 1
 TEMPERATURES = (0.5, 20.0)  # bounds: a validation without an error would sharpen without end
+# the same where a bias is fitted as well: scores of answers may differ by thousandths, or by hundreds
+ANSWER_TEMPERATURES = (1e-3, 1e3)
+MOST_BIAS = 50.0
 LEAST_PROBABILITY = 1e-7  # a probability of 0 or 1 has no logit; float32 knows nothing finer next to 1
 STEPS = 50
 TOLERANCE = 1e-10
@@ -62,6 +65,41 @@ def fit_temperature(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
     if slope(high) <= 0:
         return TEMPERATURES[0]
     return 1 / brentq(slope, low, high, xtol=1e-15)
+
+
+def fit_answers(logits_NK: np.ndarray, label_N: np.ndarray) -> tuple[float, np.ndarray]:
+    """The temperature T within ANSWER_TEMPERATURES and the bias of softmax(logits / T + bias) with the least mean NLL.
+
+    Meant for the validation scores of answers in words, whose sums depend on how long and how common the words are.
+    bias: float64 (K,), its mean 0, within MOST_BIAS.  Without samples both are 1 and 0; where no logit tells
+    samples apart T is at its bound, and the bias gives the classes' shares.  The NLL is convex in 1 / T and the bias.
+    Sources: Platt 1999 (two classes); Guo et al. 2017; Zhao et al. 2021, who take the bias from an empty input.
+    """
+    logits_NK = logits_NK.astype(np.float64)
+    num_samples, num_classes = logits_NK.shape
+    if not num_samples:
+        return 1.0, np.zeros(num_classes)
+    centre_K = logits_NK.mean(0)
+    centred_NK = logits_NK - centre_K  # so that scale and bias hardly depend on one another
+    spread = max(float(centred_NK.std()), 1e-12)
+    is_label_NK = np.eye(num_classes)[label_N]
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean NLL, and its gradient; values: scale of the standardised logits, and bias."""
+        shifted_NK = values[0] * centred_NK / spread + values[1:]
+        probability_NK = softmax(shifted_NK, axis=1)
+        excess_NK = (probability_NK - is_label_NK) / num_samples
+        nll = float((logsumexp(shifted_NK, axis=1) - (shifted_NK * is_label_NK).sum(1)).mean())
+        return nll, np.array([(excess_NK * centred_NK / spread).sum(), *excess_NK.sum(0)])
+
+    bounds = [(spread / ANSWER_TEMPERATURES[1], spread / ANSWER_TEMPERATURES[0])]
+    found = minimize(
+        loss, np.array([bounds[0][0], *np.zeros(num_classes)]), jac=True, method="L-BFGS-B",
+        bounds=bounds + [(-MOST_BIAS, MOST_BIAS)] * num_classes, options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9},
+    )  # fmt: skip
+    temperature = float(np.clip(spread / found.x[0], *ANSWER_TEMPERATURES))
+    bias_K = found.x[1:] - centre_K / temperature
+    return temperature, bias_K - bias_K.mean()
 
 
 def scored_event(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.config import TrainConfig
-from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network
+from engine.config import TrainConfig, shared_model, vlm_folder
+from engine.networks.extras import import_torchvision
+from engine.networks.registry import NAMES, PATCH, check_crop, make_network
+from engine.networks.vlm import open_vlm
+from engine.networks.wordings import read_prompts
 from engine.train.checkpoint import digest, file_hash, not_finite
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
@@ -50,6 +53,17 @@ def initial_network(config: TrainConfig, facts: Facts, *, pretrained: bool = Tru
     that cannot be used.
     """
     check_crop(config.model, facts.crop)
+    if folder := vlm_folder(config.model):
+        if config.recipe.weights != "none":
+            raise ConfigError(
+                f"--weights {config.recipe.weights}: found with {shared_model(config.model)}, expected none, since its "
+                "weights lie in its folder; leave it out"
+            )
+        prompts = read_prompts(config.vlm.prompts, facts.task)
+        torch.manual_seed(config.loader.seed)
+        return open_vlm(
+            Path(folder), facts.classes, facts.task, prompts, tune=config.vlm.tune, pixels=config.vlm.pixels
+        )
     weights = find_weights(config.model, config.recipe.weights) if pretrained else {}
     torch.manual_seed(config.loader.seed)
     network = make_network(config.model, len(facts.classes), facts.crop, config.recipe.dropout)

@@ -16,7 +16,7 @@ from typing import Any, Self, TextIO
 
 from torch import Tensor
 
-from engine.config import Recipe, TrainConfig
+from engine.config import Recipe, TrainConfig, shared_model, vlm_folder
 from engine.device import choose_device, choose_precision
 from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
@@ -33,21 +33,26 @@ FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_me
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
-    """A config's settings without any path, fit to be shared.  Of weights and a segmenter the name stays."""
+    """A config's settings without any path, fit to be shared.  Of weights, models and the like the name stays."""
     paths = {setting.name for setting in settings_of(type(config)) if Path in (setting.kind, setting.item)}
     shared = {name: value for name, value in flatten(config).items() if name not in paths}
-    for name in {"weights", "segmenter"} & shared.keys():
+    for name in {"weights", "segmenter", "prompts"} & shared.keys():
         shared[name] = Path(shared[name]).name
+    if "model" in shared:
+        shared["model"] = shared_model(shared["model"])
+    if "models" in shared:
+        shared["models"] = list(map(shared_model, shared["models"]))
     if shared.get("masks", "auto") not in ("auto", "usual"):
         shared["masks"] = "given"
     return shared
 
 
-def run_id(config: TrainConfig, conversion_id: str) -> str:
+def run_id(config: TrainConfig, conversion_id: str, model: str = "") -> str:
     """Which run it is: a hash of its conversion and of the settings that its result depends on.
 
     Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
     gives the same id.
+    model: of a vision-language model what it is and is asked, which its folder's name does not tell.
     """
     settings = {setting.name: setting for setting in settings_of(TrainConfig)}
     counted = {  # a caller of train() may pass 1 for 1.0
@@ -55,7 +60,7 @@ def run_id(config: TrainConfig, conversion_id: str) -> str:
         for name, value in shared_settings(config).items()
         if name not in FREE and value != settings[name].default
     }
-    text = json.dumps([conversion_id, counted], sort_keys=True)
+    text = json.dumps([conversion_id, counted, *([model] if model else [])], sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
@@ -81,6 +86,16 @@ def data_folder(run: Path) -> Path | None:
     except ConfigError:
         return None
     return Path(data) if isinstance(data, str) and data and is_path(data) else None
+
+
+def model_folder(run: Path) -> Path | None:
+    """The folder of a run's vision-language model when it was trained; None where the run does not tell."""
+    try:
+        model = read_run_settings(run).get("model")
+    except ConfigError:
+        return None
+    folder = vlm_folder(model) if isinstance(model, str) else ""
+    return Path(folder) if folder and is_path(folder) else None
 
 
 def settled_recipe(folders: Sequence[Path], recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from loaders.cautions import Caution
 from loaders.errors import CheckpointError, Interrupted
 from loaders.output import PhaseProgress
 
-Ending = Literal["patience", "epochs"]  # which of the recipe's settings ended a run
+Ending = Literal["patience", "epochs", "zero-shot"]  # which of the recipe's settings ended a run, if any began one
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from engine.config import Monitor, TrainConfig, ValidateWith
+from engine.config import Monitor, TrainConfig, Tune, ValidateWith, shared_model
 from engine.statistics.findings import both_known, enough_known, names_of
 from engine.statistics.names import METRICS, headline_name, short_name, value_text
 from engine.train.checkpoint import groups_of
@@ -41,6 +41,7 @@ class Summary(Record, frozen=True, kw_only=True):
     lungs, segmenter: of frames that show the lungs alone, as of Facts.
     device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
     amp: why it is in mixed precision, or not; None where that was not kept.
+    tune: of a vision-language model, whether it was asked as it is, or given an adapter; epochs are then 0.
     """
 
     made_by = "train"
@@ -71,6 +72,7 @@ class Summary(Record, frozen=True, kw_only=True):
     weights: str
     head_epochs: Count
     parameters: Count
+    tune: Tune | UnsetType = UNSET
     device: str
     device_type: str
     amp: Caution | None = None
@@ -87,6 +89,8 @@ class Summary(Record, frozen=True, kw_only=True):
     @property
     def ending(self) -> str:
         """Why it ended, to stand in brackets."""
+        if self.stopped == "zero-shot":
+            return "zero-shot: nothing was trained"
         if self.stopped == "epochs":
             return "all epochs done"
         return f"stopped early: no better validation {short_name(self.monitor)}"
@@ -94,6 +98,8 @@ class Summary(Record, frozen=True, kw_only=True):
     @property
     def kept(self) -> str:
         """Which weights were kept; to precede "were kept"."""
+        if self.stopped == "zero-shot":
+            return "no weights, since the model was asked as it is,"
         return KEPT[self.validate_with].format(epoch=self.best_epoch)
 
     @property
@@ -180,7 +186,7 @@ def weights_description(
 ) -> dict[str, Any]:
     """What must be known of the weights to use them.  run: of run_id."""
     return {
-        "network": config.model,
+        "network": shared_model(config.model),
         "began_with": weights_name(config),
         "classes": list(facts.classes),
         "positive": facts.positive,

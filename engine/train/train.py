@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from engine.config import Monitor, TrainConfig
+from engine.config import VLM, Monitor, TrainConfig, vlm_folder
 from engine.device import choose_device, choose_policy, settle_precision
-from engine.networks.registry import check_batches
+from engine.networks.registry import check_batches, model_identity
 from engine.statistics.names import METRICS, value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
@@ -27,7 +27,8 @@ LIVE: dict[Monitor, str] = {
     "auc": "AUC",
     "loss": "val loss",
 }  # the best so far, in the live line
-FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
+CURVES = "curves.png"
+FILES = ("best.safetensors", "metrics.csv", CURVES, "summary.json", "report.html")
 
 
 def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED) -> Summary:
@@ -48,7 +49,11 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         setting += "" if config.model == "cnn" else f", {config.model}"
         # a run that was begun before the precision was settled at its start computed in float32 on a CPU
         amp = "off" if resume and on_cpu and recipe.amp == "auto" else recipe.amp
-        policy = choose_policy(recipe.device, amp, recipe.compile, recipe.epochs * len(loader), setting)
+        folder, compiled = vlm_folder(config.model), recipe.compile
+        if folder:  # computed in the precision that its weights are stored in, eagerly: questions differ in length
+            config = replace(config, model=f"{VLM}{Path(folder).absolute()}")
+            amp, compiled = ("off" if amp == "auto" else amp), ("off" if compiled == "auto" else compiled)
+        policy = choose_policy(recipe.device, amp, compiled, recipe.epochs * len(loader), setting)
         if not resume:  # settled for good, wherever it is continued
             recipe = replace(recipe, amp="on" if policy.autocast else "off")
             config = replace(config, recipe=recipe)
@@ -68,7 +73,7 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
                     f"{config.out}: already holds a run, expected a new folder; "
                     f"continue it with --resume {config.out}, or choose another --out"
                 )
-            run = run_id(config, facts.conversion_id)
+            run = run_id(config, facts.conversion_id, model_identity(network))
             sets = {"train": loader.beton, "val": val_loader.beton}
             save_record(config.out, sets, run, look=config.look and can_compare(loader.beton), progress=looking)
             save_settings(config.out, config)  # last: a folder with it can be resumed
@@ -80,6 +85,9 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
 
 def live_line(now: Progress) -> str:
     """Where a training is, in one line."""
+    if now.phase == "zero-shot":
+        left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
+        return f"asking about film {now.done:,}/{now.total:,}  {rate_text(now.state.rate)}  {left}"
     loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
     state, epochs = now.state, now.recipe.epochs
     epoch, patience = min(len(state.history) + 1, epochs), now.recipe.patience - state.idle()
@@ -95,6 +103,8 @@ def live_line(now: Progress) -> str:
 def epoch_line(now: Progress) -> str:
     """The last epoch that is done, in one line."""
     row = now.state.history[-1]
+    if row["train_loss"] is None:
+        return f"asked about {now.total:,} films  val F1 {value_text('f1', row['val_f1'])}"
     best = "  best" if now.state.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     auc = f"val AUC {value_text('auc', row['val_auc'])}  " if now.monitor == "auc" else ""
@@ -108,9 +118,10 @@ def epoch_line(now: Progress) -> str:
 
 def training_parts(summary: Summary, out: Path) -> Parts:
     """The best epoch, the files, and the cautions."""
+    epoch = f" in epoch {summary.best_epoch} of {summary.epochs}" if summary.epochs else ""
     parts = [
         Line(
-            f"Best validation {summary.best} in epoch {summary.best_epoch} of {summary.epochs} "
+            f"{'Best validation' if epoch else 'Validation'} {summary.best}{epoch} "
             f"({summary.ending}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
             f"on {summary.device}"
         )
@@ -123,5 +134,5 @@ def training_parts(summary: Summary, out: Path) -> Parts:
         parts.append(Line(summary.amp.finding))
     if summary.device_type != "cpu":
         parts.append(Line(summary.compile.finding))
-    parts += [path_line(out / name) for name in FILES]
+    parts += [path_line(out / name) for name in FILES if epoch or name != CURVES]
     return parts + caution_lines(summary.cautions)

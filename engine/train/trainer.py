@@ -4,18 +4,21 @@
 
 import contextlib
 import logging
+import math
 import time
 from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import UNSET
 from scipy.special import expit, softmax
 from torch import Tensor, nn
 
-from engine.config import TrainConfig
+from engine.config import TrainConfig, shared_model, vlm_folder
 from engine.device import Policy
-from engine.networks.registry import freeze_body
+from engine.networks.registry import freeze_body, model_facts, model_identity, num_parameters
+from engine.statistics.calibration import fit_answers
 from engine.statistics.findings import CELLS, enough_known, training_f1, validation_metrics
 from engine.statistics.metrics import all_metrics, headline_f1
 from engine.train.checkpoint import best_tensors, file_hash, groups_of, learner_tensors, missing, not_finite, restore
@@ -83,7 +86,7 @@ class Training:
             conversion_id=facts.conversion_id,
             loader=self.loader.state_dict(),
             confusion=self.no_confusion(),
-            run=run_id(config, facts.conversion_id),
+            run=run_id(config, facts.conversion_id, model_identity(self.network)),
             amp=self.policy.why_precision,
         )
         tensors: dict[str, Tensor] = {}
@@ -110,7 +113,8 @@ class Training:
             was_finished = bool(self.state.finished)
             try:
                 while not self.state.finished:
-                    self.train_epoch()
+                    if not config.zero_shot:
+                        self.train_epoch()
                     self.finish_epoch()
                 if not was_finished:
                     self.save_last()
@@ -126,7 +130,9 @@ class Training:
                 where = f"{config.out}: interrupted at step {self.state.step}"
                 logger.warning("interrupted at step %d", self.state.step)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
-            self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
+            self.cautions += self.epochs.cautions()
+            if not config.zero_shot:
+                self.cautions += early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
             summary = self.summary()
@@ -141,8 +147,8 @@ class Training:
             best_f1=state.best_f1,
             best_value=None if self.monitor == "f1" or state.best_score is None else abs(state.best_score),
             measured=self.measured,
-            best_epoch=state.best_epoch,
-            epochs=len(state.history),
+            best_epoch=0 if config.zero_shot else state.best_epoch,
+            epochs=0 if config.zero_shot else len(state.history),
             stopped=state.finished,
             images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
             seconds=round(state.seconds, 3),
@@ -159,10 +165,11 @@ class Training:
             cautions=self.cautions,
             training_images=self.num_train,
             validation_images=self.num_val,
-            model=config.model,
+            model=shared_model(config.model),
             weights=weights_name(config),
             head_epochs=config.recipe.frozen_epochs,
-            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            parameters=num_parameters(self.network),
+            tune=config.vlm.tune if vlm_folder(config.model) else UNSET,
             device=self.policy.describe(),
             device_type=self.policy.device.type,
             amp=state.amp,
@@ -213,7 +220,7 @@ class Training:
 
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
         """What runs the epochs: batches are made on the device, unless that is a CPU."""
-        if self.policy.device.type == "cpu":
+        if self.policy.device.type == "cpu" or vlm_folder(self.config.model):  # its pictures are made on the host
             return HostEpochs(self.learner, self.loader, self.val_loader, self.config.recipe.validate_with)
         return DeviceEpochs(
             self.learner, self.loader, self.val_loader, self.config.loader.resident, self.config.recipe.validate_with
@@ -240,12 +247,16 @@ class Training:
     def finish_epoch(self) -> None:
         """Validate, keep the weights if they are the best so far, and decide whether to go on."""
         state, config = self.state, self.config
-        done = 0
+        done, started = 0, time.perf_counter()
 
         def progress(samples: int) -> None:
             nonlocal done
             done += samples
-            self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
+            if config.zero_shot:
+                state.rate = done / (time.perf_counter() - started)
+                self.show("zero-shot", done, self.num_val, math.nan)
+            else:
+                self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
             self.watch.check_stop()
 
         labels, logits_NK = self.epochs.validate(progress)
@@ -258,8 +269,8 @@ class Training:
         state.history.append(
             {
                 "epoch": epoch,
-                "train_loss": state.loss_sum / self.num_train,
-                "train_f1": self.training_f1(),
+                "train_loss": None if config.zero_shot else state.loss_sum / self.num_train,
+                "train_f1": None if config.zero_shot else self.training_f1(),
                 "val_loss": loss,
                 **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
                 "images_per_second": round(state.rate, 2),
@@ -272,10 +283,13 @@ class Training:
             self.check_finite(self.kept_tensors() | validating)  # weights trained with such moments are no best ones
             state.best_f1, state.best_score, state.best_epoch = metrics["f1"], score, epoch
             best = best_tensors(network, labels, logits_NK, group_N)
-            self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
+            about = weights_description(config, self.facts, state.run, epoch, metrics)
+            self.best = best, about | model_facts(network)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
-        if state.idle() >= config.recipe.patience:
+        if config.zero_shot:
+            state.finished = "zero-shot"
+        elif state.idle() >= config.recipe.patience:
             state.finished = "patience"
         elif epoch >= config.recipe.epochs:
             state.finished = "epochs"
@@ -285,7 +299,7 @@ class Training:
             self.record()
             if state.finished or time.perf_counter() - self.drawn >= SECONDS_BETWEEN_CURVES:
                 self.draw()
-        self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
+        self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"] or math.nan)
         if due and not state.finished:
             self.save_last()
 
@@ -294,6 +308,9 @@ class Training:
         wide_NK = logits_NK.astype(np.float64)
         if self.findings:
             return validation_metrics(labels, expit(wide_NK), group_N)
+        if vlm_folder(self.config.model):  # sums of log-probabilities, which are biased by the length of names
+            temperature, bias_K = fit_answers(logits_NK, labels)
+            wide_NK = wide_NK / temperature + bias_K
         metrics = all_metrics(labels, softmax(wide_NK, axis=1), self.facts.classes.index(self.facts.positive))
         # F1 is undefined without a positive: epochs can be compared all the same
         return metrics | {"f1": metrics["f1"] or 0.0}
@@ -320,7 +337,7 @@ class Training:
 
     def draw(self) -> None:
         """Draw the curves of all epochs so far, if there are any."""
-        if self.state.history:
+        if self.state.history and not self.config.zero_shot:  # there is no curve
             self.drawn = time.perf_counter()
             names = class_names(self.facts.classes, kind="finding" if self.findings else "class")
             what = title(self.facts, names, self.num_train, self.num_val, self.measured)
@@ -358,9 +375,10 @@ class Training:
         """Report the progress to `watch`."""
         state, recipe = self.state, self.config.recipe
         # validation is a small part of an epoch, and counts as none of it
-        epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
+        of_epoch = {"training": done / total, "validation": 1.0, "epoch": 0.0, "zero-shot": done / total}[phase]
+        epochs_done, epochs = len(state.history) + of_epoch, 1 if self.config.zero_shot else recipe.epochs
         elapsed = time.perf_counter() - self.started
-        left = elapsed / epochs_done * (recipe.epochs - epochs_done) if epochs_done else None
+        left = elapsed / epochs_done * (epochs - epochs_done) if epochs_done else None
         self.watch.show(
             Progress(
                 phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state,

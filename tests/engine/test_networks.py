@@ -18,6 +18,7 @@ import cli
 from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy
 from engine.networks.cnn import Cnn
+from engine.networks.extras import import_torchvision
 from engine.networks.registry import (
     DEVIATION,
     MEAN,
@@ -26,7 +27,6 @@ from engine.networks.registry import (
     as_map,
     check_batches,
     freeze_body,
-    import_torchvision,
     last_convolution,
     make_network,
     network_of,

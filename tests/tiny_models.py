@@ -1,0 +1,68 @@
+"""Tiny models made here, in the folders that the real ones come in: the same loading code, no download."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.networks.extras import import_extra
+
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>",
+)  # fmt: skip
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_vlm(folder: Path, seed: int = 0) -> Path:
+    """A Qwen2.5-VL of 175,000 random weights, whose tokens are bytes; with its processor, in a folder."""
+    transformers = import_extra("transformers", "vlm")
+    torch.manual_seed(seed)
+    processor = tiny_processor(transformers)
+    special = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    settings = transformers.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(processor.tokenizer), "hidden_size": 64, "intermediate_size": 128,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+            "bos_token_id": special["<|endoftext|>"], "eos_token_id": special["<|im_end|>"],
+            "pad_token_id": special["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+            "patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1],
+        },
+        image_token_id=special["<|image_pad|>"], video_token_id=special["<|video_pad|>"],
+        vision_start_token_id=special["<|vision_start|>"], vision_end_token_id=special["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    save(transformers.Qwen2_5_VLForConditionalGeneration(settings), processor, folder)
+    return folder
+
+
+def tiny_processor(transformers: Any) -> Any:
+    """A processor whose tokens are bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token=SPECIAL[0], eos_token=SPECIAL[2], additional_special_tokens=list(SPECIAL)
+    )
+    pictures = transformers.Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 112 * 112})
+    return transformers.Qwen2_5_VLProcessor(
+        image_processor=pictures, tokenizer=tokenizer, video_processor=transformers.Qwen2VLVideoProcessor(),
+        chat_template=TEMPLATE,
+    )  # fmt: skip
+
+
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Write a model and its processor as their own library does."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
