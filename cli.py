@@ -431,7 +431,7 @@ def training(screen: Console, arena: bool) -> Iterator[Watch]:
     bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), bar:
         view, watch = TrainingView(bar), importlib.import_module("engine.train.state").Watch
-        yield watch(begin=view.begin, show=view.show, phases=Bars(bar), stopping=stop.is_set)
+        yield watch(begin=view.begin, show=view.show, note=view.note, phases=Bars(bar), stopping=stop.is_set)
 
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
@@ -473,6 +473,10 @@ class TrainingView:
     def begin(self, name: str) -> None:
         """Show the next of several trainings."""
         self.name = f"{name}  "
+
+    def note(self, text: str) -> None:
+        """Print what must be known before long work."""
+        self.bar.console.print(printable(self.name + text), soft_wrap=True)
 
     def show(self, now: Progress) -> None:
         """Move the live line on, and print an epoch that has ended."""

@@ -690,6 +690,7 @@ CODES: dict[str, Code] = {
     # of a training: why it is in mixed precision, or not
     "amp-as-set": code("--amp {switch}, as config.json has it", switch=str),
     "amp-always": code("--amp auto: bfloat16 on {device}", device=str),
+    "amp-by-weights": code("{precision}, as the model's own weights are stored", precision=str),
     "amp-never": code("--amp auto: float32 on {device}, which has no fast bfloat16", device=str),
     "amp-by-unit": code("--amp auto: bfloat16, for which this processor has {unit}", unit=str),
     "amp-by-race": code(

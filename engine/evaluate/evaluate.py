@@ -54,7 +54,6 @@ from engine.evaluate.results import (
 )
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
-from engine.networks.vlm import VlmNetwork
 from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.train.checkpoint import groups_of
 from loaders.atomic_file import locked, publish_bytes, publish_rows
@@ -221,7 +220,7 @@ def evaluate_one(
     group_N = groups_of(beton)[kept_N]
     num_groups = len(np.unique(group_N))
     looking: tuple[Looking, ...] = ()
-    if any(isinstance(run.network, VlmNetwork) for run in runs):
+    if any(run.is_asked for run in runs):
         looking = tuple(
             measure_looking(
                 run, beton, policy, scores_NWK[kept_N], kept_N, labels[kept_N], group_N, resamples=config.resamples,

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from engine.device import Policy
-from engine.evaluate.trained import Trained
-from engine.networks.vlm import VlmNetwork
+from engine.evaluate.trained import Trained, predict_by_wording
 from engine.statistics.estimates import UNDEFINED, Estimate, estimates
 from engine.statistics.findings import FindingsTest, measure_findings
-from engine.train.step import check_logits, predict, to_device
+from engine.train.step import check_logits, to_device
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
@@ -71,17 +70,11 @@ def scores_by_wording(
     network: nn.Module, loader: Loader, policy: Policy, progress: Callable[[int], None] = lambda samples: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels of a set, as of `predict`, and logits of each wording, float32 (N, W, K); one for other networks."""
-    if not isinstance(network, VlmNetwork):
-        labels, logits_NK = predict(network, loader, policy, progress)
-        return labels, logits_NK[:, None]
     label_parts, parts = [], []
-    network.eval()
     with contextlib.closing(iter(loader)) as batches:  # type: ignore[type-var]
         for frames_N1HW, labels_N, _ in batches:
             label_parts.append(labels_N.numpy())
-            with policy.precision():
-                batch_NWK = network.scores(to_device(frames_N1HW, policy)) + network.bias_K
-            parts.append(batch_NWK.float().cpu().numpy())
+            parts.append(predict_by_wording(network, to_device(frames_N1HW, policy), policy))
             progress(len(labels_N))
     scores_NWK = np.concatenate(parts)
     check_logits(loader, scores_NWK)

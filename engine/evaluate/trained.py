@@ -1,7 +1,7 @@
 """The decision rule of a run: its temperature and operating points, chosen on validation and never on another set."""
 
 # N samples, K classes or findings, M samples in which a finding is known,
-# H W rows and columns of the crop, B bytes of stored frames
+# H W rows and columns of the crop, B bytes of stored frames, W (of scores) wordings, P questions
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,11 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from scipy.special import softmax
-from torch import nn
+from torch import Tensor, nn
 
 from engine.device import Policy
 from engine.networks.registry import network_of
+from engine.networks.vlm import VlmNetwork
 from engine.statistics.calibration import ANSWER_TEMPERATURES, TEMPERATURES, fit_answers, fit_temperature
 from engine.statistics.findings import POINT, enough_known, f1_point, known_films, names_of, two_logits
 from engine.statistics.thresholds import LEAST_POSITIVES, RULE_OUT, OperatingPoint, choose_operating_points
@@ -185,22 +186,58 @@ class Trained:
         """Which weights these are."""
         return Checkpoint(sha256=self.sha256, epoch=self.state["epoch"], conversion_id=self.state["conversion_id"])
 
-    @torch.inference_mode()
-    def probabilities(self, frames_B: np.ndarray, offset_N: np.ndarray, policy: Policy) -> np.ndarray:
-        """Calibrated probabilities, float64 (N, K), of stored frames; the network is on the policy's device.
+    @property
+    def is_asked(self) -> bool:
+        """Whether the network is a vision-language model, which is asked questions."""
+        return isinstance(self.network, VlmNetwork)
 
+    def refuse_asked(self, command: str, instead: str) -> None:
+        """Errors: ConfigError for a vision-language model, where a command cannot take one."""
+        if self.is_asked:
+            raise ConfigError(
+                f"{self.run}: a vision-language model, expected another network for `{command}`; {instead}"
+            )
+
+    def probabilities(self, frames_B: np.ndarray, offset_N: np.ndarray, policy: Policy) -> np.ndarray:
+        """Calibrated probabilities, float64 (N, K), of stored frames; see `scores`."""
+        return self.rule.probabilities(self.scores(frames_B, offset_N, policy).mean(1))
+
+    def by_prompt(self, scores_NWK: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities by question, both orders of its options together, float64 (N, P, K).
+
+        P is 1 for a network that is asked nothing.
+        """
+        asked = self.network.wordings if isinstance(self.network, VlmNetwork) else ()
+        prompt_W = np.array([one.prompt for one in asked] or [0])
+        by_prompt = [scores_NWK[:, prompt_W == prompt].mean(1) for prompt in np.unique(prompt_W)]
+        return np.stack([self.rule.probabilities(logits_NK) for logits_NK in by_prompt], 1)
+
+    @torch.inference_mode()
+    def scores(self, frames_B: np.ndarray, offset_N: np.ndarray, policy: Policy) -> np.ndarray:
+        """Logits of stored frames by wording, float32 (N, W, K); the network is on the policy's device.
+
+        W is 1 for a network that is asked nothing.
         frames_B: uint8, bytes that the frames lie in.  offset_N: where each begins.
         Errors: CheckpointError for outputs that are not finite.
         """
         crop, stored = self.state["crop"], self.state["stored"]
         crops_N1HW = np.empty((len(offset_N), 1, crop, crop), np.float32)
         crop_into(crops_N1HW, frames_B, offset_N, stored)
-        logits_NK = predict_batch(self.network, to_device(torch.from_numpy(crops_N1HW), policy), policy).cpu().numpy()
-        if not np.isfinite(logits_NK).all():
+        scores_NWK = predict_by_wording(self.network, to_device(torch.from_numpy(crops_N1HW), policy), policy)
+        if not np.isfinite(scores_NWK).all():
             raise CheckpointError(
                 f"{self.run}: the network's outputs are not finite, expected finite numbers; train it again"
             )
-        return self.rule.probabilities(logits_NK)
+        return scores_NWK
+
+
+def predict_by_wording(network: nn.Module, frames_N1HW: Tensor, policy: Policy) -> np.ndarray:
+    """Logits of a batch on the device by wording, float32 (N, W, K), in evaluation mode; W is 1 for most networks."""
+    if not isinstance(network, VlmNetwork):
+        return predict_batch(network, frames_N1HW, policy).cpu().numpy()[:, None]
+    network.eval()
+    with policy.precision():
+        return network.by_wording(frames_N1HW).float().cpu().numpy()
 
 
 def load_trained(run: Path) -> Trained:

@@ -77,6 +77,7 @@ def explain(
         raise ConfigError(
             f"--finding: found {config.finding[0]}, expected none, since {config.run} tells classes apart"
         )
+    trained.refuse_asked("explain", "`evaluate` shows whether it looks at the film")
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     trained.network.to(policy.device)

@@ -84,6 +84,7 @@ def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, t
     check_out(out)
     onnx = require_exporter()
     trained = load_trained(config.run)
+    trained.refuse_asked("export", "share the run's folder and the name of the model")
     with locked(out.parent):
         progress("export", 0, 3)
         side = trained.state["stored"]

@@ -4,6 +4,7 @@
 # T tokens of an answer, V tokens of the vocabulary
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.networks.vlm_folder import EXTRA, Backbone, load_backbone
 from engine.networks.wordings import YES_NO, Wording, wordings_of
 from loaders.config import Task
 from loaders.errors import ConfigError
+from loaders.output import counted, seconds_text
 
 RANK = 8  # of the adapter's matrices
 LEVELS = 127.5  # grey levels from -1 to 1
@@ -59,6 +61,11 @@ class VlmNetwork(nn.Module):
         return self._hidden[0]
 
     @property
+    def precision(self) -> str:
+        """The type of the model's weights, such as bfloat16, which it computes in."""
+        return str(self.backbone.model.dtype).removeprefix("torch.")
+
+    @property
     def wordings(self) -> tuple[Wording, ...]:
         """The wordings of a question, in the order of the scores."""
         return self.questions[0]
@@ -67,7 +74,11 @@ class VlmNetwork(nn.Module):
         if self.training:
             place = int(torch.randint(len(self.wordings), (1,)))
             return self.scores(frames_N1HW, [place])[:, 0] + self.bias_K
-        return self.scores(frames_N1HW).mean(1) + self.bias_K
+        return self.by_wording(frames_N1HW).mean(1)
+
+    def by_wording(self, frames_N1HW: Tensor) -> Tensor:
+        """The logits of each wording, float32 (N, S, K), whose mean forward gives in evaluation mode."""
+        return self.scores(frames_N1HW) + self.bias_K
 
     def scores(self, frames_N1HW: Tensor, places: Sequence[int] | None = None) -> Tensor:
         """The scores of each wording, float32 (N, S, K), without the bias.  places: of the wordings; None: all."""
@@ -139,6 +150,21 @@ class VlmNetwork(nn.Module):
         kept = len(given) + 1
         found = self.backbone.model(**inputs, **pictures, logits_to_keep=kept, use_cache=False)
         return found.logits[:, -kept:].float().log_softmax(-1)
+
+    def cost(self, crop: int, device: torch.device, films: int) -> str:
+        """What it takes, for a person, measured on a grey picture: memory, and seconds a film in all wordings."""
+        frames_11HW = torch.zeros(1, 1, crop, crop, device=device)
+        with torch.inference_mode():
+            for _ in range(2):  # the first also makes kernels
+                started = time.perf_counter()
+                self.scores(frames_11HW).cpu()
+                seconds = time.perf_counter() - started
+        passes = sum(map(len, self.questions))
+        memory = f"{self.backbone.num_parameters / 1e6:,.1f} M parameters, {self.backbone.size / 1e6:,.1f} MB"
+        return (
+            f"{self.backbone.name}: {memory}; {seconds_text(seconds, 3)} a film, asked {counted(passes, 'question')}: "
+            f"at most {seconds_text(seconds * films)} for {films:,} films"
+        )
 
     # ---- what nn.Module would do to submodules, done to the model
 

@@ -248,12 +248,13 @@ def predicted_rows(
     if segmenter is not None:
         waiting = list(with_lungs_alone(waiting, trained, segmenter, spool))
     place_N = np.array([one.place for one in waiting if not one.row.kind], np.int64)
-    probability_NK = iter(())
+    predicted: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     if len(place_N):
         frames_B = np.memmap(spool, np.uint8, "r")
-        probability_NK = iter(trained.probabilities(frames_B, place_N * trained.state["stored"] ** 2, policy))
+        scores_NWK = trained.scores(frames_B, place_N * trained.state["stored"] ** 2, policy)
+        predicted = zip(trained.rule.probabilities(scores_NWK.mean(1)), trained.by_prompt(scores_NWK), strict=True)
     for one in waiting:
-        yield one.row if one.row.kind else rule.decided(one.row, next(probability_NK))
+        yield one.row if one.row.kind else rule.decided(one.row, *next(predicted))
 
 
 def prediction_parts(found: Predicted) -> Parts:

@@ -72,11 +72,13 @@ class Progress:
 class Watch:
     """Who follows trainings.  begin: called with the name of each of several, before it.  show: after each step.
 
+    note: called with what must be known before long work begins.
     phases: the progress of what is not training.  stopping: asked after every step.
     """
 
     begin: Callable[[str], object] = lambda name: None
     show: Callable[[Progress], object] = lambda progress: None
+    note: Callable[[str], object] = lambda text: None
     phases: PhaseProgress = lambda phase, done, total: None
     stopping: Callable[[], bool] = lambda: False
 

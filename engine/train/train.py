@@ -10,6 +10,7 @@ import torch
 from engine.config import VLM, Monitor, TrainConfig, vlm_folder
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches, model_identity
+from engine.networks.vlm import VlmNetwork
 from engine.statistics.names import METRICS, value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
@@ -19,6 +20,7 @@ from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
 from loaders.audit.copies import can_compare
+from loaders.cautions import caution
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
@@ -50,9 +52,9 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         # a run that was begun before the precision was settled at its start computed in float32 on a CPU
         amp = "off" if resume and on_cpu and recipe.amp == "auto" else recipe.amp
         folder, compiled = vlm_folder(config.model), recipe.compile
-        if folder:  # computed in the precision that its weights are stored in, eagerly: questions differ in length
+        if folder:  # in the precision that its weights are stored in, and eagerly, since questions differ in length
             config = replace(config, model=f"{VLM}{Path(folder).absolute()}")
-            amp, compiled = ("off" if amp == "auto" else amp), ("off" if compiled == "auto" else compiled)
+            amp, compiled = "off", ("off" if compiled == "auto" else compiled)
         policy = choose_policy(recipe.device, amp, compiled, recipe.epochs * len(loader), setting)
         if not resume:  # settled for good, wherever it is continued
             recipe = replace(recipe, amp="on" if policy.autocast else "off")
@@ -61,6 +63,8 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         check_batches(config.model, facts.crop, loader.num_samples, config.loader.batch_size)
         # before anything is written, since the weights to begin with may not be there
         network = initial_network(config, facts, pretrained=not (resume and (config.out / LAST).exists()))
+        if isinstance(network, VlmNetwork):
+            policy = replace(policy, why_precision=caution("amp-by-weights", precision=network.precision))
         stack.enter_context(locked(config.out))
 
         def looking(done: int, total: int) -> None:

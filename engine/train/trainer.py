@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine.config import TrainConfig, shared_model, vlm_folder
 from engine.device import Policy
 from engine.networks.registry import freeze_body, model_facts, model_identity, num_parameters
+from engine.networks.vlm import VlmNetwork
 from engine.statistics.calibration import fit_answers
 from engine.statistics.findings import CELLS, enough_known, training_f1, validation_metrics
 from engine.statistics.metrics import all_metrics, headline_f1
@@ -109,6 +110,9 @@ class Training:
                 logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
             self.epochs = self.make_epochs()
             self.epochs.validated.restore(tensors)
+            if isinstance(self.network, VlmNetwork) and not self.state.finished:
+                films = self.num_val + (0 if config.zero_shot else self.num_train * config.recipe.epochs)
+                self.watch.note(self.network.cost(facts.crop, self.policy.device, films))
             self.started = time.perf_counter() - self.state.seconds
             was_finished = bool(self.state.finished)
             try:

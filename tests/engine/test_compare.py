@@ -74,7 +74,7 @@ def test_every_network_is_trained_and_reported_with_intervals(done: Done) -> Non
 
 def test_the_networks_learn_from_the_same_split_by_the_same_recipe(betons: Path) -> None:
     settings = config(betons, Path("c"), weights="w.pth", learning_rate=0.5, class_weights=True)
-    one, other = settings.training("cnn"), settings.training("resnet18")
+    one, other = settings.trainings()["cnn"], settings.trainings()["resnet18"]
     assert replace(other, model="cnn", out=one.out) == one
     assert (one.recipe, one.loader) == (settings.recipe, settings.loader)
     assert one.recipe == Recipe(weights="w.pth", learning_rate=0.5, class_weights=True, epochs=2, device="cpu")
