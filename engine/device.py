@@ -79,6 +79,7 @@ class Policy:
 
     why_precision: why that dtype, or none.
     found_inf: whether fused Adam skips a step when its flag of that name is up.  setting: names what is compiled.
+    stored: the precision that weights are in, and without autocast computed in.
     """
 
     device: torch.device
@@ -89,6 +90,7 @@ class Policy:
     why_precision: Caution
     found_inf: bool = True
     setting: str = ""
+    stored: str = "fp32"
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The autocast context of a forward pass; without its cache of cast weights, which a captured step outlives."""
@@ -99,7 +101,7 @@ class Policy:
     def describe(self) -> str:
         """One line for logs and summaries."""
         layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
-        precision = "fp32" if self.autocast is None else f"{self.autocast} autocast".removeprefix("torch.")
+        precision = self.stored if self.autocast is None else f"{self.autocast} autocast".removeprefix("torch.")
         if self.device.type == "cuda":
             tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
             precision += f", TF32 {'on' if tf32 else 'off'}"
@@ -211,6 +213,13 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         device=chosen, autocast=mixed if is_mixed else None, memory_format=layout, compiled=compile_it, why=why,
         why_precision=why_precision, found_inf=found_inf, setting=setting,
     )  # fmt: skip
+
+
+def as_stored(policy: Policy, dtype: torch.dtype) -> Policy:
+    """The same for a model that is computed in the precision that its weights are stored in."""
+    name = str(dtype).removeprefix("torch.")
+    stored = "fp32" if dtype == torch.float32 else f"{name} weights"
+    return replace(policy, autocast=None, stored=stored, why_precision=caution("amp-by-weights", precision=name))
 
 
 def warm_marker(setting: str) -> Path:

@@ -475,6 +475,8 @@ CODES: dict[str, Code] = {
         "the answers do not depend on the film: another patient's film changes a probability by {change:.3f} on "
         "average, another wording of the question by {spread:.3f} ({films:,} films), and the AUC is not shown to be "
         "above 0.5",
+        "does not come from the film",
+        Gravity.LUNGS,
         change=float,
         spread=float,
         films=int,

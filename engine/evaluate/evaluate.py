@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engine.config import EvaluateConfig
-from engine.device import Policy, choose_policy, settle_precision
+from engine.device import Policy, as_stored, choose_policy, settle_precision
 from engine.evaluate.checks import (
     check_beton,
     check_rival,
@@ -54,6 +54,7 @@ from engine.evaluate.results import (
 )
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
+from engine.networks.vlm import VlmNetwork
 from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.train.checkpoint import groups_of
 from loaders.atomic_file import locked, publish_bytes, publish_rows
@@ -139,6 +140,8 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
         )
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
+    if isinstance(runs[0].network, VlmNetwork):
+        policy = as_stored(policy, runs[0].network.backbone.model.dtype)
     for run in runs:
         run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     out = config.out or config.run / "evaluation"
@@ -216,7 +219,7 @@ def evaluate_one(
     """
     trained, beton, facts, name = runs[0], loader.beton, loader.beton.facts, out.name
     kept_N, own = checked.kept_N, checked.cautions[0]
-    labels, scores = predictions(runs, policy, loader, partial(progress, name))
+    labels, scores = scores_of(runs, policy, loader, partial(progress, name))
     group_N = groups_of(beton)[kept_N]
     num_groups = len(np.unique(group_N))
     looking: tuple[Looking, ...] = ()
@@ -273,6 +276,14 @@ def evaluate_one(
 
 
 def predictions(
+    runs: Sequence[Trained], policy: Policy, loader: Loader, progress: Progress
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The labels of a set, and the probabilities that each run predicts."""
+    labels, scores = scores_of(runs, policy, loader, progress)
+    return labels, [run.rule.probabilities(each_NWK.mean(1)) for run, each_NWK in zip(runs, scores, strict=True)]
+
+
+def scores_of(
     runs: Sequence[Trained], policy: Policy, loader: Loader, progress: Progress
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The labels of a set, and the logits of each run, float32 (N, W, K) by wording: see `scores_by_wording`."""

@@ -61,11 +61,6 @@ class VlmNetwork(nn.Module):
         return self._hidden[0]
 
     @property
-    def precision(self) -> str:
-        """The type of the model's weights, such as bfloat16, which it computes in."""
-        return str(self.backbone.model.dtype).removeprefix("torch.")
-
-    @property
     def wordings(self) -> tuple[Wording, ...]:
         """The wordings of a question, in the order of the scores."""
         return self.questions[0]

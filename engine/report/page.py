@@ -11,7 +11,7 @@ from engine.crossval.output import TARGETS, controls_not_measured, not_measured,
 from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
 from engine.evaluate.dataflow import DataFlow
-from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
+from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED, REPLACED
 from engine.evaluate.results import COLLECTIONS
 from engine.explain.findings import lung_images, masks_text
 from engine.explain.gallery import TITLES
@@ -23,7 +23,7 @@ from engine.profile import breakdown
 from engine.report import findings_tables, findings_verdict, tables
 from engine.report.results import ExplainedFindings, ExplainedSet, RunResults, Tested, listed, upper_first
 from engine.report.verdict import Verdict, least_favourable
-from engine.statistics.names import interval_text, metric_of, short_name, value_text
+from engine.statistics.names import interval_text, metric_of, short_name, value_text, with_interval
 from loaders.audit.findings import PROBES
 from loaders.audit.page import auc_low
 from loaders.beton.reader import SET_DIGITS
@@ -78,6 +78,7 @@ def page_template(name: str) -> Template:
         "IN_BRIEF": IN_BRIEF, "IN_SUBGROUP": IN_SUBGROUP, "lung_images": lung_images, "masks_text": masks_text,
         "SCORED": SCORED, "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES,
         "interval_text": interval_text, "metric_of": metric_of, "value_text": value_text,
+        "REPLACED": REPLACED, "with_interval": with_interval,
     }  # fmt: skip
     return environment.get_template(f"{name}.html.jinja")
 

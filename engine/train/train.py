@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from engine.config import VLM, Monitor, TrainConfig, vlm_folder
-from engine.device import choose_device, choose_policy, settle_precision
+from engine.device import as_stored, choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches, model_identity
 from engine.networks.vlm import VlmNetwork
 from engine.statistics.names import METRICS, value_text
@@ -20,7 +20,6 @@ from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
 from loaders.audit.copies import can_compare
-from loaders.cautions import caution
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
@@ -64,7 +63,7 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         # before anything is written, since the weights to begin with may not be there
         network = initial_network(config, facts, pretrained=not (resume and (config.out / LAST).exists()))
         if isinstance(network, VlmNetwork):
-            policy = replace(policy, why_precision=caution("amp-by-weights", precision=network.precision))
+            policy = as_stored(policy, network.backbone.model.dtype)
         stack.enter_context(locked(config.out))
 
         def looking(done: int, total: int) -> None:

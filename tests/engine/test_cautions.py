@@ -24,10 +24,11 @@ from engine.crossval.findings import fold_cautions
 from engine.crossval.folds import away_cautions, deal_folds, external_copies, open_external, open_pool
 from engine.crossval.lungs import pool_lungs
 from engine.crossval.output import crossval_parts
-from engine.device import choose_policy
+from engine.device import as_stored, choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, finding_cautions, group_cautions, set_cautions
 from engine.evaluate.copies import KnownSet, SharedFilm, unsearched
 from engine.evaluate.evaluate import evaluate, look_for_copies
+from engine.evaluate.looking import Looking, Replaced, looking_cautions
 from engine.evaluate.output import evaluation_parts
 from engine.evaluate.trained import Decision, Trained, decide_findings, load_trained
 from engine.explain.by_finding import unexplained
@@ -52,7 +53,7 @@ from engine.report.report import report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
-from engine.statistics.estimates import Estimate
+from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import ValidationScores, load_checkpoint, save_checkpoint
 from engine.train.device_batches import triton_trouble
@@ -627,9 +628,21 @@ def of_few_masks(case: Case) -> list[Caution]:
         return pool_lungs(pool, build(CrossvalConfig, settings), UNWATCHED)[1].cautions
 
 
+def looked(change: float, low: float) -> list[Caution]:
+    """What is said of a model whose probabilities another film changes by so much, and another wording by 0.05."""
+    one = Estimate(value=change, low=change, high=change, method="bootstrap")
+    auc = Estimate(value=0.7, low=low, high=0.9, method="bootstrap")
+    other = Replaced(by="another film", num_films=9, changed=one, mean_change=one)
+    return looking_cautions(
+        Looking(run="R", num_wordings=6, replaced=[other], spread=0.05, auc=auc, hidden_auc=UNDEFINED)
+    )
+
+
 GIVEN_MASKS = {"lungs": "masked", "segmenter": "given"}  # facts of a beton, or of a run's weights
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
+    "does-not-look": ("evaluation", lambda case: looked(change=0.0, low=0.4)),
+    "words-over-film": ("evaluation", lambda case: looked(change=0.02, low=0.6)),
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
     "validation-leakage": ("evaluation", lambda case: case.checked(case.betons / "val.beton")),
     "copies-kept": ("evaluation", lambda case: copied(case, keep_copies=True)),
@@ -759,6 +772,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "no-headers": ("probes", lambda case: unprobed(12, 10)),
     "no-predicted-views": ("probes", lambda case: unprobed(12, 10)),
     "amp-as-set": ("precision", lambda case: precision_on("cpu", "off")),
+    "amp-by-weights": (
+        "precision",
+        lambda case: [as_stored(choose_policy("cpu", "off", "off", 0), torch.bfloat16).why_precision],
+    ),
     "amp-always": ("precision", lambda case: precision_on("cuda")),
     "amp-never": ("precision", lambda case: precision_on("cpu")),
     "amp-by-unit": ("precision", lambda case: precision_on("cpu", unit="AMX")),
