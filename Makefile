@@ -58,6 +58,10 @@ $(VENV)/ffcv: $(VENV)/test $(VENV)/wheels
 	$(INSTALL) --find-links $(VENV)/wheels -e '.[ffcv]'
 	touch $@
 
+$(VENV)/vlm: $(VENV)/base
+	$(INSTALL) -e '.[vlm]'
+	touch $@
+
 $(VENV)/dali $(VENV)/kornia $(VENV)/litdata $(VENV)/webdataset: $(VENV)/bench
 	$(INSTALL) -e '.[$(@F)]'
 	touch $@
@@ -105,7 +109,7 @@ TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 test: $(VENV)/test  ## install what the tests need, and run all but those of test-extras
 	$(TEST) -m 'not extras'
 
-test-extras: $(VENV)/ffcv  ## install FFCV 1.0.2; the tests that need it, ONNX, a compiler or a browser, and the campaigns in short
+test-extras: $(VENV)/ffcv $(VENV)/vlm  ## install FFCV 1.0.2 and transformers; the tests that need them, ONNX, a compiler or a browser, and the campaigns in short
 	PLAINFILM_REQUIRE_FFCV=1 $(TEST) -m 'extras or opencv'
 
 test-isa: $(VENV)/test  ## the numerical tests again as older processors would run them: AVX-512, AVX2, plain x86-64

@@ -472,21 +472,18 @@ CODES: dict[str, Code] = {
     ),
     # of a vision-language model
     "does-not-look": code(
-        "the answers do not depend on the film: another patient's film changes a probability by {change:.3f} on "
-        "average, another wording of the question by {spread:.3f} ({films:,} films), and the AUC is not shown to be "
-        "above 0.5",
+        "the answers do not depend on the film: another patient's film changes the log-odds by {film:g} on average, "
+        "another wording of the question by {words:g}",
         "does not come from the film",
         Gravity.LUNGS,
-        change=float,
-        spread=float,
-        films=int,
+        film=float,
+        words=float,
     ),
     "words-over-film": code(
-        "another wording of the question changes a probability by {spread:.3f} on average, another patient's film by "
-        "{change:.3f} ({films:,} films): the answers depend on the words more than on the film",
-        change=float,
-        spread=float,
-        films=int,
+        "the answers depend on the words more than on the film: another wording of the question changes the log-odds "
+        "by {words:g} on average, another patient's film by {film:g}",
+        film=float,
+        words=float,
     ),
     # of a training
     "nothing-to-recompute": code(

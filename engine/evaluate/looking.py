@@ -25,7 +25,8 @@ from loaders.statistics import Progress, percentile_interval, resampled_means, w
 
 Change = Literal["another film", "grey picture", "lungs hidden"]
 MOST_HIDDEN = 200  # films that are shown once more with their lungs hidden
-LEAST_CHANGE = 0.01  # of a probability, mean over films: less is none
+# of the log-odds, mean over films: less is none, and so is a small part of what another wording changes
+LEAST_EFFECT, LEAST_SHARE = 0.001, 0.02
 BATCH = 16
 
 
@@ -46,14 +47,17 @@ class Looking(Record, frozen=True, kw_only=True):
     """Whether a run looks at the films of a set.  run: its name.  num_wordings: 1 for a network that is asked nothing.
 
     spread: mean over films of how far the probability of a single wording lies from that of all of them, on average;
-    None for one wording.  auc: of the films as they are, and hidden_auc with the lungs hidden, over the same resamples
-    of the same films; of findings means.
+    None for one wording.  film_effect: mean change of the log-odds, before temperature and bias, by another patient's
+    film; word_effect: by another wording; None where there is no other.  auc: of the films as they are, and hidden_auc
+    with the lungs hidden; of findings means.
     """
 
     run: str
     num_wordings: Count
     replaced: list[Replaced]
     spread: float | None
+    film_effect: float | None
+    word_effect: float | None
     auc: Estimate
     hidden_auc: Estimate
 
@@ -123,9 +127,9 @@ def measure_looking(
         )
 
     giver_N = other_films(group_N, rng)
-    has_N = np.flatnonzero(giver_N >= 0)
-    if len(has_N):
-        add("another film", probability_NK[has_N], probability_NK[giver_N[has_N]], has_N)
+    has_other = bool((giver_N >= 0).all())
+    if has_other:
+        add("another film", probability_NK, probability_NK[giver_N], np.arange(len(kept_N)))
     grey_SS = np.full((trained.state["stored"],) * 2, MID_GREY, np.uint8)
     grey_1K = trained.probabilities(grey_SS.reshape(-1), np.zeros(1, np.int64), policy)
     add("grey picture", probability_NK, np.repeat(grey_1K, len(kept_N), 0), np.arange(len(kept_N)))
@@ -146,11 +150,17 @@ def measure_looking(
         hidden_auc = auc(trained, labels[hidden_N], after_NK, group_N[hidden_N], resamples, seed)
     by_wording_NWK = np.stack([rule.probabilities(one_NK) for one_NK in scores_NWK.swapaxes(0, 1)], 1)
     several = scores_NWK.shape[1] > 1
+    odds_NWK = scores_NWK.astype(np.float64)
+    if trained.task == "classes":
+        odds_NWK -= odds_NWK.mean(2, keepdims=True)
+    odds_NK = odds_NWK.mean(1)
     return Looking(
         run=trained.run.resolve().name,
         num_wordings=scores_NWK.shape[1],
         replaced=replaced,
-        spread=spread_of(trained, by_wording_NWK, probability_NK) if several else None,
+        spread=distance(trained, by_wording_NWK, probability_NK[:, None]) if several else None,
+        film_effect=distance(trained, odds_NK[giver_N], odds_NK) if has_other else None,
+        word_effect=distance(trained, odds_NWK, np.roll(odds_NWK, 1, 1)) if several else None,
         auc=auc(trained, labels, probability_NK, group_N, resamples, seed),
         hidden_auc=hidden_auc,
     )
@@ -163,10 +173,10 @@ def answers(trained: Trained, probability_NK: np.ndarray) -> np.ndarray:
     return probability_NK >= np.nan_to_num(trained.findings.threshold_K, nan=0.5)
 
 
-def spread_of(trained: Trained, by_wording_NWK: np.ndarray, probability_NK: np.ndarray) -> float:
-    """Mean over films and wordings of how far a wording's probability lies from that of all, as changes are counted."""
-    apart_NWK = np.abs(by_wording_NWK - probability_NK[:, None])
-    return float((apart_NWK.mean(2) if trained.task == "findings" else apart_NWK.max(2)).mean())
+def distance(trained: Trained, one: np.ndarray, other: np.ndarray) -> float:
+    """The mean distance of (..., K): the largest of any class, or the mean over findings."""
+    apart = np.abs(one - other)
+    return float((apart.mean(-1) if trained.task == "findings" else apart.max(-1)).mean())
 
 
 def other_films(group_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -206,18 +216,16 @@ def auc(
 
 
 def looking_cautions(found: Looking) -> list[Caution]:
-    """That a network does not look, by a rule that an AUC alone cannot give: its answers do not depend on the film.
+    """That a network does not look, or that it reads more than it looks.
 
-    Its AUC is not shown to be above 0.5, and another patient's film changes its probabilities by LEAST_CHANGE at most,
-    or by no more than another wording of the question does.  With an AUC above 0.5 the latter is a caution of its own.
+    An AUC cannot tell: with films exchanged it is near 0.5 for all.  So the log-odds are compared: what another
+    patient's film changes of them, on average, with what another wording of the question changes.
     """
-    other = found.of("another film")
-    if other is None or other.mean_change.value is None:
+    film, words = found.film_effect, found.word_effect
+    if film is None:
         return []
-    change, spread = other.mean_change.value, found.spread or 0.0
-    shown = found.auc.low is not None and found.auc.low > 0.5
-    if not shown and change <= max(LEAST_CHANGE, spread):
-        return [caution("does-not-look", change=round(change, 4), spread=round(spread, 4), films=other.num_films)]
-    if shown and found.spread is not None and change <= spread:
-        return [caution("words-over-film", change=round(change, 4), spread=round(spread, 4), films=other.num_films)]
+    if film <= max(LEAST_EFFECT, LEAST_SHARE * (words or 0.0)):
+        return [caution("does-not-look", film=float(f"{film:.2g}"), words=float(f"{words or 0.0:.2g}"))]
+    if words is not None and film <= words:
+        return [caution("words-over-film", film=float(f"{film:.2g}"), words=float(f"{words:.2g}"))]
     return []

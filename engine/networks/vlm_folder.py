@@ -76,7 +76,12 @@ def load_backbone(folder: Path, *, pixels: int = 0, identity: str = "") -> Backb
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of transformers about its own next release
             model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, dtype="auto", **given
+                folder,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype="auto",
+                **given,
             )
             processor = transformers.AutoProcessor.from_pretrained(folder, **given)
     except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError, OSError) as error:
@@ -172,9 +177,11 @@ def identity_of(folder: Path, files: list[Path]) -> str:
 
 def check_keys(folder: Path, loaded: dict[str, Any]) -> None:
     """Errors: CheckpointError where weights and model differ: what lacks would be drawn at random, unnoticed."""
-    kinds = {"missing_keys": "lacks", "unexpected_keys": "has too many:", "mismatched_keys": "has in another shape"}
+    kinds = {"missing_keys": "lack", "unexpected_keys": "hold besides", "mismatched_keys": "hold in another shape"}
     for kind, words in kinds.items():
-        if keys := sorted(map(str, loaded.get(kind) or ())):
+        # of another shape: name, shape found, shape expected
+        names = (key[0] if isinstance(key, tuple) else str(key) for key in loaded.get(kind) or ())
+        if keys := sorted(names):
             raise CheckpointError(
                 f"{folder}: its weights {words} {keys[0]}"
                 + (f" and {len(keys) - 1} more" if keys[1:] else "")

@@ -28,7 +28,7 @@ from engine.device import as_stored, choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, finding_cautions, group_cautions, set_cautions
 from engine.evaluate.copies import KnownSet, SharedFilm, unsearched
 from engine.evaluate.evaluate import evaluate, look_for_copies
-from engine.evaluate.looking import Looking, Replaced, looking_cautions
+from engine.evaluate.looking import Looking, looking_cautions
 from engine.evaluate.output import evaluation_parts
 from engine.evaluate.trained import Decision, Trained, decide_findings, load_trained
 from engine.explain.by_finding import unexplained
@@ -628,21 +628,21 @@ def of_few_masks(case: Case) -> list[Caution]:
         return pool_lungs(pool, build(CrossvalConfig, settings), UNWATCHED)[1].cautions
 
 
-def looked(change: float, low: float) -> list[Caution]:
-    """What is said of a model whose probabilities another film changes by so much, and another wording by 0.05."""
-    one = Estimate(value=change, low=change, high=change, method="bootstrap")
-    auc = Estimate(value=0.7, low=low, high=0.9, method="bootstrap")
-    other = Replaced(by="another film", num_films=9, changed=one, mean_change=one)
+def looked(film: float) -> list[Caution]:
+    """What is said of a model whose log-odds another film changes by so much, and another wording by 0.5."""
     return looking_cautions(
-        Looking(run="R", num_wordings=6, replaced=[other], spread=0.05, auc=auc, hidden_auc=UNDEFINED)
-    )
+        Looking(
+            run="R", num_wordings=6, replaced=[], spread=0.1, film_effect=film, word_effect=0.5, auc=UNDEFINED,
+            hidden_auc=UNDEFINED,
+        )
+    )  # fmt: skip
 
 
 GIVEN_MASKS = {"lungs": "masked", "segmenter": "given"}  # facts of a beton, or of a run's weights
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
-    "does-not-look": ("evaluation", lambda case: looked(change=0.0, low=0.4)),
-    "words-over-film": ("evaluation", lambda case: looked(change=0.02, low=0.6)),
+    "does-not-look": ("evaluation", lambda case: looked(film=0.001)),
+    "words-over-film": ("evaluation", lambda case: looked(film=0.2)),
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
     "validation-leakage": ("evaluation", lambda case: case.checked(case.betons / "val.beton")),
     "copies-kept": ("evaluation", lambda case: copied(case, keep_copies=True)),

@@ -19,7 +19,7 @@ from engine.device import choose_policy
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.trained import Decision, FindingDecisions, load_trained
 from engine.predict import predict as prediction
-from engine.predict.decisions import ABSENT, ABSTAINS, PRESENT, PredictedFile, finding_rule
+from engine.predict.decisions import ABSENT, ABSTAINS, PRESENT, ClassRule, PredictedFile, finding_rule
 from engine.predict.predict import Predicted, predict_files, prediction_parts
 from engine.predict.table import opened_spool
 from engine.statistics.findings import POINT
@@ -504,6 +504,27 @@ def test_at_a_threshold_of_a_half_a_finding_is_decided_as_two_classes_are_and_a_
         ABSENT, ABSTAINS, ABSTAINS, PRESENT,
     ]  # fmt: skip
     assert decisions(0.1, 0.1, 0.7).undecided == "abstains on Effusion: 0.1 lies between 0.0455 and 0.206"
+
+
+def test_a_finding_abstains_where_its_questions_are_answered_differently() -> None:
+    rule = finding_rule(("Effusion", "Mass"), settled(0.5, 0.2), 0.0)
+    by_prompt_PK = np.array([[0.9, 0.25], [0.8, 0.9], [0.4, 0.2]])
+    row = rule.decided(PredictedFile(path="a.png"), np.array([0.7, 0.5]), by_prompt_PK)
+    assert row.decisions == (ABSTAINS, PRESENT)
+    assert row.undecided == "abstains on Effusion: its questions are answered differently"
+
+
+def test_a_class_abstains_where_questions_are_answered_differently_or_confidence_is_low_and_says_which() -> None:
+    rule = ClassRule(classes=("a", "b"), min_confidence=0.6)
+    film = PredictedFile(path="a.png")
+    agreed = rule.decided(film, np.array([0.7, 0.3]), np.array([[0.6, 0.4], [0.9, 0.1]]))
+    assert (agreed.predicted_class, agreed.kind) == ("a", "")
+    split = rule.decided(film, np.array([0.7, 0.3]), np.array([[0.4, 0.6], [0.9, 0.1], [0.8, 0.2]]))
+    assert (split.predicted_class, split.kind) == ("", "prompts-disagree")
+    assert split.reason == "prompts-disagree: 2 answered a and 1 answered b"
+    both = rule.decided(film, np.array([0.55, 0.45]), np.array([[0.4, 0.6], [0.7, 0.3]]))
+    assert both.kind == "low-confidence;prompts-disagree" and "; " in both.reason
+    assert rule.decided(film, np.array([0.55, 0.45])).kind == "low-confidence"
 
 
 def test_a_finding_that_validation_hardly_knew_is_never_decided_and_has_no_probability() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 from scipy import optimize, stats
+from scipy.special import log_softmax
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
@@ -20,6 +21,7 @@ from benchmarks.interval_coverage import Study, coverage, simulate
 from engine.statistics.bootstrap import metrics_of, resample, sum_groups
 from engine.statistics.calibration import (
     TEMPERATURES,
+    fit_answers,
     fit_temperature,
     logit,
     recalibrate,
@@ -652,6 +654,42 @@ def test_a_temperature_without_an_end_stops_at_a_bound() -> None:
     assert fit_temperature(logits_NK, np.array([1, 0, 1])) == TEMPERATURES[1]
     assert fit_temperature(np.zeros((3, 2)), np.array([0, 1, 0])) == 1.0
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_scores_of_answers_get_the_scale_and_the_bias_of_a_logistic_regression(num_classes: int) -> None:
+    rng = np.random.default_rng(4)
+    label_N = rng.integers(num_classes, size=400)
+    logits_NK = rng.normal(size=(400, num_classes)) * 0.02 + 0.03 * np.eye(num_classes)[label_N]
+    logits_NK += np.arange(num_classes) * 5.0 - 40  # long names have low sums
+    temperature, bias_K = fit_answers(logits_NK, label_N)
+
+    def nll(scale: float, own_K: np.ndarray) -> float:
+        log_NK = log_softmax(logits_NK * scale + own_K, axis=1)
+        return -float(log_NK[np.arange(len(label_N)), label_N].mean())
+
+    best = nll(1 / temperature, bias_K)
+    assert best < 0.9 * np.log(num_classes) and abs(bias_K.mean()) < 1e-9
+    for step in (-1e-3, 1e-3):  # the least there is, since it is convex
+        centre_K = logits_NK.mean(0)
+        assert nll((1 + step) / temperature, bias_K - step * centre_K / temperature) >= best
+        for place in range(num_classes):
+            assert nll(1 / temperature, bias_K + step * np.eye(num_classes)[place]) >= best
+    if num_classes == 2:  # Platt's: scikit-learn's logistic regression of the difference, hardly penalised
+        odds_N1 = (logits_NK[:, 1] - logits_NK[:, 0])[:, None]
+        centred_N1 = (odds_N1 - odds_N1.mean()) / odds_N1.std()
+        theirs = LogisticRegression(C=1e8, tol=1e-10).fit(centred_N1, label_N)
+        assert 1 / temperature == pytest.approx(theirs.coef_[0, 0] / odds_N1.std(), rel=1e-3)
+
+
+def test_answers_without_samples_or_without_a_difference_are_left_alone_or_get_the_shares() -> None:
+    temperature, bias_K = fit_answers(np.zeros((0, 3)), np.zeros(0, int))
+    assert temperature == 1.0 and not bias_K.any()
+    temperature, bias_K = fit_answers(np.full((4, 2), [-3.0, -90.0]), np.array([0, 0, 0, 1]))
+    odds = (-3.0 + 90.0) / temperature + bias_K[0] - bias_K[1]
+    assert odds == pytest.approx(np.log(3), abs=1e-4)
+    one = fit_answers(np.array([[0.0, 1.0], [0.5, 0.2]]), np.array([1, 1]))
+    assert np.isfinite(one[0]) and np.isfinite(one[1]).all()
 
 
 def test_reliability_has_the_mean_score_and_share_of_each_bin() -> None:
