@@ -26,6 +26,7 @@ USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 ValidateWith = Literal["running", "recomputed", "averaged"]
 Tune = Literal["none", "lora", "both"]
+SAM2 = "sam2:"  # begins the name of a segmenter that is a model of SAM 2 in a folder
 VLM = "vlm:"  # begins the name of a network that is a vision-language model in a folder
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
@@ -524,6 +525,8 @@ class SegmentTrainConfig:
     """Table of path and mask, perhaps patient and source; repeatable. Without any, phantoms alone are learnt from."""
     folds: int = 5
     """Nets, each trained without one fold of the patients and scored on it; a film is segmented by others' nets."""
+    segmenter: str = "unet"
+    """What is trained: unet, the small net; or sam2:FOLDER, the mask decoder of a model of SAM 2."""
     steps: int = 1500
     """Training steps of each net."""
     phantoms: int = 300
@@ -537,6 +540,8 @@ class SegmentTrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, folds=(2, 20), steps=(1, 1_000_000), phantoms=(0, 100_000), seed=(0, MAX_SEED))
+        if self.segmenter != "unet" and not self.segmenter.startswith(SAM2):
+            raise ConfigError(f"--segmenter: found {self.segmenter}, expected unet or {SAM2}FOLDER")
         if not self.manifest and not self.phantoms:
             raise ConfigError("found neither --manifest nor --phantoms, expected films to learn from; name a table")
 
@@ -550,7 +555,7 @@ class SegmentTestConfig:
     out: Path
     """Folder to make; gets segmentation.json, segmentation.csv and a picture of the worst films."""
     segmenter: str = "shipped"
-    """What is tested: shipped, or a folder of `segment-train`."""
+    """What is tested: shipped, a folder of `segment-train`, or sam2:FOLDER, a model of SAM 2."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
     """Secret key of this site for patient hashes, so that a film of a patient that a net saw is known."""
     seed: int = 0

@@ -434,7 +434,7 @@ class SegmentConfig:
     labels: Labels = "none"
     """`folder`: the folders in SOURCE are the labels, as with --classes, by which doubtful masks are counted."""
     segmenter: str = "shipped"
-    """What finds the lungs: shipped, or a folder of `segment-train`."""
+    """What finds the lungs: shipped, a folder of `segment-train`, or sam2:FOLDER, a model of SAM 2."""
     size: int = 224
     """Side of the crop of the conversion whose frames the lungs are found in."""
     workers: int = field(default=0, metadata={"auto": True})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 PRODUCT = ("cli.py", "engine", "loaders", "kernels")
-MOST_FILES = 197
+MOST_FILES = 198
 DESIGN = REPOSITORY / "docs" / "DESIGN.md"
 TREE = re.compile(r"<!-- tree -->\n.*?<!-- end -->", re.DOTALL)
 

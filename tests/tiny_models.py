@@ -66,3 +66,31 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     """Write a model and its processor as their own library does."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def tiny_sam2(folder: Path, seed: int = 0) -> Path:
+    """A SAM 2 of random weights for pictures of 128 pixels a side, with its processor, in a folder."""
+    transformers = import_extra("transformers", "sam2")
+    torch.manual_seed(seed)
+    settings = transformers.Sam2Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model", "hidden_size": 8, "num_attention_heads": 1,
+                "image_size": [128, 128], "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [4, 4, 4, 4],
+                "global_attention_blocks": [3],
+            },
+            "backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+            "fpn_hidden_size": 32,
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32,
+        },
+    )  # fmt: skip
+    pictures = transformers.Sam2ImageProcessor(
+        size={"height": 128, "width": 128}, mask_size={"height": 32, "width": 32}
+    )
+    model, processor = transformers.Sam2Model(settings), transformers.Sam2Processor(pictures, target_size=128)
+    save(model, processor, folder)
+    return folder

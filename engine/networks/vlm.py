@@ -4,10 +4,13 @@
 # T tokens of an answer, V tokens of the vocabulary
 
 import contextlib
+import importlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import torch
@@ -15,14 +18,110 @@ from torch import Tensor, nn
 
 from engine.config import Tune
 from engine.networks.extras import import_extra
-from engine.networks.vlm_folder import EXTRA, Backbone, load_backbone
+from engine.networks.model_folder import (
+    CONFIG,
+    check_keys,
+    check_memory,
+    fetch,
+    find_weights,
+    identity_of,
+    loading,
+    read_json,
+)
 from engine.networks.wordings import YES_NO, Wording, wordings_of
 from loaders.config import Task
-from loaders.errors import ConfigError
+from loaders.errors import CheckpointError, ConfigError
 from loaders.output import counted, seconds_text
 
+EXTRA, EXAMPLE = "vlm", "Qwen/Qwen2.5-VL-3B-Instruct"
+# what the model itself, its pictures and its text need; of each line one file
+NEEDED = (
+    (CONFIG,),
+    ("preprocessor_config.json", "processor_config.json"),
+    ("tokenizer.json", "tokenizer.model", "vocab.json"),
+)
 RANK = 8  # of the adapter's matrices
 LEVELS = 127.5  # grey levels from -1 to 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backbone:
+    """A model that was loaded from a folder.  model, processor: as transformers has them.  model in evaluation mode.
+
+    name: of the folder.  identity: BLAKE3 of its configuration and weights, 32 hexadecimal digits.
+    """
+
+    name: str
+    identity: str
+    model: Any
+    processor: Any
+
+    @property
+    def num_parameters(self) -> int:
+        """How many weights it has, each counted once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+
+
+def load_backbone(folder: Path, *, pixels: int = 0, identity: str = "") -> Backbone:
+    """A model of transformers' image-text interface, from its folder alone.
+
+    pixels: most pixels of a picture that it is shown; 0: as its own settings have it.
+    identity: that the weights must have; "": any.
+    Errors: StorageError for a file that is not there; ConfigError for a model of another kind, or without the extra;
+    CheckpointError for weights that are damaged, pickled, others than expected, or do not fit the model;
+    MemoryError where there is too little.
+    """
+    files = find_weights(folder, NEEDED, EXAMPLE)
+    transformers = import_extra("transformers", EXTRA)
+    check_kind(folder, transformers)
+    check_memory(folder, files)
+    found = identity_of(folder, files)
+    if identity not in ("", found):
+        raise CheckpointError(
+            f"{folder}: weights {found}, expected {identity}, which the run was made with; bring that folder back"
+        )
+    given = {"local_files_only": True, "trust_remote_code": False}
+    with loading(folder, EXAMPLE, transformers):
+        model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, dtype="auto", **given
+        )
+        processor = transformers.AutoProcessor.from_pretrained(folder, **given)
+    check_keys(folder, loaded, fetch(folder, EXAMPLE))
+    if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
+        raise ConfigError(f"{folder}: no image processor with a chat template, expected an instruction-tuned model")
+    bound_pixels(folder, processor.image_processor, pixels)
+    return Backbone(name=folder.resolve().name, identity=found, model=model.eval(), processor=processor)
+
+
+def check_kind(folder: Path, transformers: ModuleType) -> None:
+    """Errors: ConfigError for a model that takes no pictures, or would run code of its own."""
+    kind = read_json(folder / CONFIG).get("model_type")
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    known = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if kind not in known:
+        raise ConfigError(
+            f"{folder}: a model of type {kind!r}, expected one that takes pictures and text, such as qwen2_5_vl, and "
+            f"that transformers {transformers.__version__} knows without code of the model's own; choose another"
+        )
+
+
+def bound_pixels(folder: Path, image_processor: Any, pixels: int) -> None:
+    """Show the model no more than so many pixels of a picture.  Errors: ConfigError where its size is fixed."""
+    if not pixels:
+        return
+    size = dict(getattr(image_processor, "size", None) or {})
+    if not {"shortest_edge", "longest_edge"} <= size.keys():
+        raise ConfigError(
+            f"--pixels {pixels}: {folder.name} shows every picture in one size, expected auto; leave it out"
+        )
+    # of these processors the "edges" are areas: fewest and most pixels
+    size["longest_edge"], size["shortest_edge"] = pixels, min(size["shortest_edge"], pixels)
+    image_processor.size = size
 
 
 class VlmNetwork(nn.Module):

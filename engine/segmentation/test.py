@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.config import SegmentTestConfig
 from engine.segmentation.films import Film, groups_of, read_films
+from engine.segmentation.sam2 import is_sam2, open_sam2
 from engine.statistics.estimates import Estimate, estimate
 from engine.statistics.names import interval_text, short_name, size_text, value_text
 from loaders.atomic_file import locked, publish_bytes
@@ -20,7 +21,7 @@ from loaders.cautions import Caution
 from loaders.errors import InputError
 from loaders.images.files import REFUSALS
 from loaders.images.frame import template_SS
-from loaders.images.lungs import SIDE, Lungs, Segmenter, dice, load_segmenter
+from loaders.images.lungs import SIDE, LungFinder, Lungs, Segmenter, dice, load_segmenter, shipped_segmenter
 from loaders.lungs.sheet import FOUND, GIVEN, Tile, contact_sheet
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.records import Count, Record, write_record
@@ -28,8 +29,9 @@ from loaders.sources.entry import csv_bytes, table_path
 from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.statistics import Progress, resampled_means
 
-Kind = Literal["segmenter", "mean mask", "usual region"]
+Kind = Literal["segmenter", "mean mask", "usual region", "shipped net"]
 KINDS: tuple[Kind, ...] = ("segmenter", "mean mask", "usual region")
+BESIDE: Kind = "shipped net"  # where SAM 2 is tested
 METRICS: tuple[Literal["dice", "iou"], ...] = ("dice", "iou")
 RESULT, TABLE, PICTURE = "segmentation.json", "segmentation.csv", "worst.png"
 COLUMNS = (
@@ -85,10 +87,12 @@ def segment_test(config: SegmentTestConfig, progress: PhaseProgress = lambda pha
     Errors: ConfigError; InputError for films or masks that cannot be used, or of which every net saw each;
     IntegrityError for a damaged segmenter; LockedError; StorageError.
     """
-    segmenter = load_segmenter(config.segmenter)
+    is_large = is_sam2(config.segmenter)
+    segmenter = open_sam2(config.segmenter) if is_large else load_segmenter(config.segmenter)
     films, cautions = read_films(config.manifest, progress)
     with locked(config.out):
-        scored, seen = score_films(segmenter, films, load_site_key(config.site_key), partial(progress, "segment"))
+        beside, key = shipped_segmenter() if is_large else None, load_site_key(config.site_key)
+        scored, seen = score_films(segmenter, films, key, partial(progress, "segment"), beside)
         if not scored:
             raise InputError(
                 f"{config.manifest[0]}: every net of the segmenter saw all {counted(len(films), 'film')}, or their "
@@ -99,11 +103,12 @@ def segment_test(config: SegmentTestConfig, progress: PhaseProgress = lambda pha
 
 
 def score_films(
-    segmenter: Segmenter, films: Sequence[Film], key: bytes, progress: Progress
+    segmenter: LungFinder, films: Sequence[Film], key: bytes, progress: Progress, beside: Segmenter | None = None
 ) -> tuple[list[FilmScore], int]:
     """Each film's scores, the worst first, and how many films were left out since every net saw their group.
 
     The mean mask is that of all other groups' films: where most of them have lung.
+    beside: a second segmenter, which is scored as BESIDE.
     """
     group_N = groups_of(films)
     known = segmenter.record.site_key_id == site_key_id(key)
@@ -121,7 +126,11 @@ def score_films(
             continue
         given_TT, others = film.mask_TT > 127, len(films) - int(size_G[group])
         mean_TT = 2 * (lung_TT - lung_GTT[group]) > others
-        dice_M = np.array([dice(given_TT, mask_TT) for mask_TT in (lungs.mask_SS, mean_TT, usual_TT)])
+        masks = [lungs.mask_SS, mean_TT, usual_TT]
+        if beside is not None:
+            own = int(nets_N2[done - 1, 1])
+            masks.append(beside.find(film.frame_TT, (own, own)).mask_SS)
+        dice_M = np.array([dice(given_TT, mask_TT) for mask_TT in masks])
         dice_M[1] = dice_M[1] if others else np.nan
         scored.append(FilmScore(film=film, group=group, lungs=lungs, dice_M=dice_M))
     scored.sort(key=lambda score: float(score.dice_M[0]))
@@ -129,7 +138,7 @@ def score_films(
 
 
 def write_test(
-    out: Path, segmenter: Segmenter, scored: Sequence[FilmScore], seen: int, resamples: int, seed: int
+    out: Path, segmenter: LungFinder, scored: Sequence[FilmScore], seen: int, resamples: int, seed: int
 ) -> Tested:
     """Estimate the means, and publish the result, the table and the picture of the worst films."""
     dice_NM, group_N = np.stack([score.dice_M for score in scored]), np.array([score.group for score in scored])
@@ -138,7 +147,7 @@ def write_test(
     scores = {
         metric: {
             kind: estimate(metric, resampled_means(of_NM[:, place], group_N, resamples, seed), num_groups)
-            for place, kind in enumerate(KINDS)
+            for place, kind in enumerate((*KINDS, BESIDE)[: dice_NM.shape[1]])
         }
         for metric, of_NM in value_NM.items()
     }
@@ -156,7 +165,7 @@ def write_test(
 
 def cells(score: FilmScore) -> list[object]:
     """A row of segmentation.csv."""
-    own, mean, usual = score.dice_M.tolist()
+    own, mean, usual = score.dice_M[: len(KINDS)].tolist()
     lungs = score.lungs
     numbers = (own, own / (2 - own), mean, usual, lungs.area, lungs.agreement, lungs.balance, lungs.cut)
     return [table_path(score.film.path), score.group, *(f"{number:.4f}" for number in numbers), lungs.problem]
@@ -182,7 +191,7 @@ def score_parts(tested: Tested) -> Parts:
     seen = f"; {result.num_seen:,} more left out, since every net saw them or their patient" if result.num_seen else ""
     rows = [
         (kind, *(text for metric in METRICS for text in texts_of(metric, result.scores[metric][kind])))
-        for kind in KINDS
+        for kind in result.scores["dice"]
     ]
     headers = ("masks", *(text for metric in METRICS for text in (short_name(metric), "95 % interval")))
     lines: list[Line | Sheet] = [

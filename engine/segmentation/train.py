@@ -11,24 +11,30 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from msgspec import UNSET
 
 from engine.config import SegmentTrainConfig
 from engine.device import choose_device
 from engine.segmentation.augment import augmented
 from engine.segmentation.films import Film, draw_films, groups_of, read_films
 from engine.segmentation.network import LungNet, onnx_bytes, require_onnx
+from engine.segmentation.sam2 import load_decoder, look_at, open_sam2, tune_decoder, write_place
 from engine.segmentation.test import Tested, score_films, score_parts, write_test
 from engine.statistics.estimates import RESAMPLES
+from engine.train.checkpoint import read_bytes
 from loaders.atomic_file import locked, publish_bytes
 from loaders.config import HASH_ALGORITHM
 from loaders.errors import ConfigError, DivergedError, InputError
 from loaders.images.lungs import (
     RECORD,
+    SIDE,
+    LungFinder,
     NetRecord,
     SegmenterRecord,
     read_net,
     read_segmenter,
     read_segmenter_record,
+    shipped_segmenter,
     standardised,
 )
 from loaders.output import Line, Parts, PhaseProgress, counted, path_line
@@ -101,10 +107,71 @@ def diverged(step: int, found: str) -> DivergedError:
     return DivergedError(f"step {step}: {found}, expected finite numbers; train with another --seed, or --device cpu")
 
 
-def recipe_of(config: SegmentTrainConfig, films: Sequence[Film]) -> bytes:
-    """A hash of a segmenter's films, masks and settings."""
+class UnetMaker:
+    """Small nets, as ONNX.  See Sam2Maker for what both have."""
+
+    suffix, backbone = "onnx", ""
+
+    def __init__(self, config: SegmentTrainConfig) -> None:
+        require_onnx()
+        self.config, self.device = config, choose_device(config.device)
+
+    def ready(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
+        """What all folds share: nothing but the films."""
+        self.films, self.phantoms = films, phantoms
+
+    def make(self, kept: Sequence[int], seed: int, progress: Progress) -> bytes:
+        """A net of some of the films.  kept: their places."""
+        films = [self.films[place] for place in kept]
+        return onnx_bytes(train_net(films, self.phantoms, self.config.steps, seed, self.device, progress))
+
+    def check(self, net: NetRecord) -> bytes:
+        """A finished net's file.  Errors: IntegrityError, StorageError."""
+        return read_net(self.config.out, net, str(self.config.out))
+
+    def finished(self) -> LungFinder:
+        """The segmenter that the folder holds once it is whole."""
+        return read_segmenter(self.config.out, str(self.config.out))
+
+
+class Sam2Maker:
+    """Mask decoders of SAM 2, as safetensors.  suffix: of their files.  backbone: identity of the model they are of."""
+
+    suffix = "safetensors"
+
+    def __init__(self, config: SegmentTrainConfig) -> None:
+        self.config, self.sam2 = config, open_sam2(config.segmenter)
+        self.sam2.model.to(choose_device(config.device))
+        self.backbone = self.sam2.identity
+        # copies: loading a decoder writes into the tensors that it has
+        self.own = {name: value.clone() for name, value in self.sam2.model.mask_decoder.state_dict().items()}
+
+    def ready(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
+        """What the frozen encoder makes of every film, once for all folds."""
+        write_place(self.config.out, self.config.segmenter)
+        seen = look_at(self.sam2, [*films, *phantoms], partial(progress, f"look ({self.sam2.cost()})"))
+        self.films, self.phantoms = seen[: len(films)], seen[len(films) :]
+
+    def make(self, kept: Sequence[int], seed: int, progress: Progress) -> bytes:
+        """A decoder tuned on some of the films, and on all phantoms.  kept: their places."""
+        films = [film for film in [*(self.films[place] for place in kept), *self.phantoms] if len(film.boxes_B4)]
+        return tune_decoder(self.sam2, self.own, films, self.config.steps, seed, SIDE, progress)
+
+    def check(self, net: NetRecord) -> bytes:
+        """A finished decoder's file.  Errors: IntegrityError, StorageError."""
+        content = read_bytes(self.config.out / net.file)
+        load_decoder(content, self.config.out, net)
+        return content
+
+    def finished(self) -> LungFinder:
+        """The segmenter that the folder holds once it is whole."""
+        return open_sam2(str(self.config.out))
+
+
+def recipe_of(config: SegmentTrainConfig, films: Sequence[Film], backbone: str = "") -> bytes:
+    """A hash of a segmenter's films, masks and settings.  backbone: of the model whose decoder is tuned."""
     digest = hashlib.blake2b(digest_size=8, person=b"segmenter")
-    digest.update(repr((config.folds, config.steps, config.phantoms, config.seed)).encode())
+    digest.update(repr((config.folds, config.steps, config.phantoms, config.seed)).encode() + backbone.encode())
     for film in films:
         digest.update(film.pixels + film.mask_TT.tobytes() + film.patient.encode("utf-8", "surrogateescape"))
     return digest.digest()
@@ -118,14 +185,14 @@ def identity_of(recipe: bytes, nets: Sequence[NetRecord]) -> str:
 def segment_train(
     config: SegmentTrainConfig, progress: PhaseProgress = lambda phase, done, total: None
 ) -> TrainedSegmenter:
-    """Train a net a fold, write the nets and segmenter.json, and test each on its fold's films, as `segment_test` does.
+    """Train a net a fold, or tune a decoder of SAM 2; write them and segmenter.json; test each on its fold's films.
 
-    Goes on after the nets that an interrupted training finished.
+    The test is that of `segment_test`.  Goes on after the nets that an interrupted training finished.
     Errors: ConfigError without the extra `export`, and for a folder of another segmenter; InputError for films or
     masks that cannot be used, or too few patients; DivergedError; IntegrityError for a finished net that is damaged;
     LockedError; StorageError.
     """
-    require_onnx()
+    maker = UnetMaker(config) if config.segmenter == "unet" else Sam2Maker(config)
     films, cautions = read_films(config.manifest, progress)
     group_N = groups_of(films)
     num_groups = int(group_N.max(initial=-1)) + 1
@@ -136,19 +203,19 @@ def segment_train(
         )
     fold_N = deal_groups(group_N, config.seed, config.folds) if films else np.empty(0, np.int64)
     num_nets = config.folds if films else 2
-    key, recipe, device = load_site_key(config.site_key), recipe_of(config, films), choose_device(config.device)
+    key, recipe = load_site_key(config.site_key), recipe_of(config, films, maker.backbone)
     with locked(config.out):
         nets, finished = list[NetRecord](), finished_nets(config.out, recipe)
-        phantoms = draw_films(config.phantoms, config.seed, progress) if len(finished) < num_nets else []
+        if len(finished) < num_nets:
+            maker.ready(films, draw_films(config.phantoms, config.seed, progress), progress)
         for fold in range(num_nets):
-            file = f"net-{fold + 1}.onnx"
-            seen = [film for film, own in zip(films, fold_N.tolist(), strict=True) if own != fold]
+            file = f"net-{fold + 1}.{maker.suffix}"
+            kept = [place for place, own in enumerate(fold_N.tolist()) if own != fold]
+            seen = [films[place] for place in kept]
             if fold < len(finished):
-                content = read_net(config.out, finished[fold], str(config.out))
+                content = maker.check(finished[fold])
             else:
-                told = partial(progress, f"net {fold + 1}/{num_nets}")
-                net = train_net(seen, phantoms, config.steps, config.seed + fold, device, told)
-                content = onnx_bytes(net)
+                content = maker.make(kept, config.seed + fold, partial(progress, f"net {fold + 1}/{num_nets}"))
                 publish_bytes(config.out / file, content)
             nets.append(
                 NetRecord(
@@ -167,12 +234,14 @@ def segment_train(
                 site_key_id=site_key_id(key),
                 hash_algorithm=HASH_ALGORITHM,
                 nets=nets,
+                backbone=maker.backbone or UNSET,
             ).summed()
             if fold >= len(finished):
                 write_record(config.out / RECORD, record)
-        segmenter, tested = read_segmenter(config.out, str(config.out)), None
+        segmenter, tested = maker.finished(), None
         if films:
-            scored, seen_by_all = score_films(segmenter, films, key, partial(progress, "test"))
+            beside = shipped_segmenter() if maker.backbone else None
+            scored, seen_by_all = score_films(segmenter, films, key, partial(progress, "test"), beside)
             tested = write_test(config.out, segmenter, scored, seen_by_all, RESAMPLES, config.seed)
             tested = replace(tested, cautions=cautions)
     return TrainedSegmenter(out=config.out, record=record, tested=tested)

@@ -48,6 +48,7 @@ REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
     "lungs-missing": ("no lungs found", "leave it out, or give its mask by --masks"),
     "lungs-unequal": ("one lung found, or much of one missing", "leave it out, or give its mask by --masks"),
     "lungs-at-edge": ("lungs cut off by the film's edge", "leave it out, or give its mask by --masks"),
+    "lungs-differ": ("SAM 2 and the shipped net find the lungs in different places", "give its mask by --masks"),
     "lungs-uncertain": ("lungs found at another place when the film is turned a little", "give its mask by --masks"),
     "lungs-seen": ("every net of the segmenter was trained on it or its patient", "give its mask by --masks"),
     "no-mask": ("no mask given", "add it to the table of masks, or leave the film out"),

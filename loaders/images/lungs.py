@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Protocol
 
 import cv2
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from loaders.atomic_file import storage_error
 from loaders.config import FORMER_ALGORITHM, HASH_ALGORITHM
@@ -41,12 +42,13 @@ LEAST_AREA = 0.06
 
 
 class NetRecord(Record, frozen=True, kw_only=True):
-    """One net of a segmenter.  file: its ONNX.  pixels, patients: hashes of the films and of the patients it saw.
+    """One net of a segmenter.  file: its ONNX, or of SAM 2 a decoder's weights.
 
-    num_films: with masks, that it was trained on, without phantoms.
+    pixels, patients: hashes of the films and of the patients it saw.  num_films: with masks, that it was trained on,
+    without phantoms.
     """
 
-    file: Annotated[str, msgspec.Meta(pattern=r"^net-[0-9]+\.onnx\Z")]
+    file: Annotated[str, msgspec.Meta(pattern=r"^net-[0-9]+\.(onnx|safetensors)\Z")]
     sha256: str
     num_films: Count
     pixels: list[str]
@@ -58,6 +60,7 @@ class SegmenterRecord(Record, frozen=True, kw_only=True):
 
     hash_algorithm: of the films' pixels.  identity: names it in betons and results.  num_nets: how many it has once it
     is finished.  checksum: of all else, lest damage hide what a net saw; a record without it is refused.
+    backbone: identity of the model of SAM 2 whose decoders the nets are.
     """
 
     made_by = "segment-train"
@@ -69,6 +72,7 @@ class SegmenterRecord(Record, frozen=True, kw_only=True):
     site_key_id: str
     hash_algorithm: str = FORMER_ALGORITHM
     nets: list[NetRecord]
+    backbone: str | UnsetType = UNSET
     checksum: str = ""
 
     def summed(self) -> "SegmenterRecord":
@@ -84,12 +88,14 @@ class Lungs:
     mask_SS: bool, of the frame's side.  agreement: Dice of the mask with that of a slightly turned and enlarged frame,
     0 where either is empty.  balance: area of the smaller lung over the larger one's.  cut: share of the mask's outline
     that lies on the frame's edge.
+    Of SAM 2 agreement is Dice with the shipped net's mask.  doubt: the code where it is low.
     """
 
     mask_SS: np.ndarray
     agreement: float
     balance: float
     cut: float
+    doubt: Literal["lungs-uncertain", "lungs-differ"] = "lungs-uncertain"
 
     @property
     def area(self) -> float:
@@ -102,10 +108,29 @@ class Lungs:
         if self.area < LEAST_AREA:
             return "lungs-missing"
         if self.agreement < LEAST_AGREEMENT:
-            return "lungs-uncertain"
+            return self.doubt
         if self.balance < LEAST_BALANCE:
             return "lungs-unequal"
         return "lungs-at-edge" if self.cut > MOST_CUT else ""
+
+
+class LungFinder(Protocol):
+    """What finds lungs: a Segmenter, or anything with its methods."""
+
+    @property
+    def record(self) -> SegmenterRecord:
+        """What it is, and which films it saw."""
+
+    def nets_for(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
+        """As of Segmenter."""
+
+    def find(self, frame_SS: np.ndarray, nets: Sequence[int] = (0, 0)) -> Lungs:
+        """As of Segmenter."""
+
+    def find_all(
+        self, frame_of: Callable[[int], np.ndarray], nets_N2: np.ndarray, workers: int = 0
+    ) -> Iterator[Lungs | None]:
+        """As of Segmenter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,6 +298,11 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
             "the path"
         )
     record = read_segmenter_record(folder)
+    if record.backbone:
+        raise ConfigError(
+            f"--segmenter {name}: decoders of SAM 2, expected `shipped` or a folder of small nets; make masks by "
+            f"`segment --segmenter {name}`, and give them by --masks"
+        )
     if len(record.nets) < max(1, record.num_nets):
         raise ConfigError(
             f"--segmenter {name}: {len(record.nets)} of {max(1, record.num_nets)} nets, expected all; run the same "

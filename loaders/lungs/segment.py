@@ -21,7 +21,7 @@ from loaders.config import SegmentConfig, stored_side
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all, temporary_spool
 from loaders.images.files import REFUSALS
-from loaders.images.lungs import Lungs, Segmenter, load_segmenter
+from loaders.images.lungs import LungFinder, Lungs, load_segmenter
 from loaders.lungs.masks import SEGMENTED
 from loaders.lungs.sheet import DOUBTFUL, FOUND, MOST_TILES, Tile, contact_sheet
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
@@ -92,18 +92,24 @@ class Segmented:
     cautions: Sequence[Caution]
 
 
-def segment(config: SegmentConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Segmented:
+def segment(
+    config: SegmentConfig,
+    progress: PhaseProgress = lambda phase, done, total: None,
+    segmenter: LungFinder | None = None,
+) -> Segmented:
     """Find the lungs of every radiograph of a source, by nets that are not known to have seen it or its patient.
 
     Writes masks/ and doubtful/, a PNG a film at the film's own size; masks.csv, which ties credible masks alone to
     their films; and a contact sheet.  All are their owner's: files' names are in them.
+
+    segmenter: what finds them; None: what config.segmenter names.
     Errors: InputError where no file can be read; ConfigError; IntegrityError for a damaged segmenter; LockedError;
     StorageError.
     """
     source = config.catalog.origin
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    segmenter = load_segmenter(config.segmenter)
+    segmenter = segmenter or load_segmenter(config.segmenter)
     catalog = read_catalog(config.catalog, labelled=config.labelled)
     entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
@@ -163,7 +169,7 @@ def decode_rows(
     return rows
 
 
-def choose_nets(config: SegmentConfig, segmenter: Segmenter, rows: Sequence[Row]) -> tuple[np.ndarray, list[Caution]]:
+def choose_nets(config: SegmentConfig, segmenter: LungFinder, rows: Sequence[Row]) -> tuple[np.ndarray, list[Caution]]:
     """The two nets for each film, int64 N×2, -1 where there is none; and a caution of identifiers that tell nobody."""
     patients, cautions = known_patients([row.entry.patient_or(row.decoded.patient) for row in rows])
     pixels = [row.decoded.pixel_hash for row in rows]
@@ -212,7 +218,7 @@ def cells(row: Row) -> list[object]:
     ]  # fmt: skip
 
 
-def picture(segmenter: Segmenter, rows: Sequence[Row], nets_N2: np.ndarray, frames_NSS: np.ndarray) -> bytes:
+def picture(segmenter: LungFinder, rows: Sequence[Row], nets_N2: np.ndarray, frames_NSS: np.ndarray) -> bytes:
     """The contact sheet, by row of masks.csv: doubtful masks first, then credible ones, the least certain first.
 
     Lungs are found once more: the masks of all films would not fit into memory.

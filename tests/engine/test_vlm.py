@@ -21,8 +21,8 @@ from engine.device import choose_policy
 from engine.evaluate.evaluate import Evaluation, evaluate
 from engine.evaluate.output import evaluation_parts
 from engine.evaluate.trained import load_trained
-from engine.networks.vlm import VlmNetwork, open_vlm
-from engine.networks.vlm_folder import fetch, load_backbone
+from engine.networks.model_folder import fetch
+from engine.networks.vlm import EXAMPLE, VlmNetwork, load_backbone, open_vlm
 from engine.networks.wordings import read_prompts
 from engine.predict.predict import predict_files
 from engine.train.checkpoint import load_checkpoint
@@ -368,7 +368,7 @@ def test_a_folder_that_is_no_whole_model_is_refused(
     assert said in message and str(folder) in message and "\n" not in message
     assert isinstance(caught.value, next(kind for kind, number in cli.EXIT_CODES.items() if number == code))
     if error is StorageError:
-        assert fetch(folder) in message
+        assert fetch(folder, EXAMPLE) in message
 
 
 def test_too_little_memory_and_a_missing_extra_are_said(
@@ -376,7 +376,7 @@ def test_too_little_memory_and_a_missing_extra_are_said(
 ) -> None:
     command = ["train", str(betons), "--model", f"vlm:{model}", "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr("engine.networks.vlm_folder.usable_memory", lambda: 100_000)
+        patch.setattr("engine.networks.model_folder.usable_memory", lambda: 100_000)
         assert cli.main(command) == 4
     assert "tiny-vl needs 0.0 GB, this process may use 0.0" in capsys.readouterr().err
     with monkeypatch.context() as patch:
