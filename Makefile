@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia litdata webdataset
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-validation bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ffcv-wheel ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-validation bench-foundation bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ffcv-wheel ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -162,6 +162,9 @@ bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain 
 
 bench-validation: $(VENV)/bench  ## which network should validate and be kept: as it trains, recomputed, or averaged
 	$(PY) -m benchmarks.validation
+
+bench-foundation: $(VENV)/bench $(VENV)/test $(VENV)/vlm  ## a vision-language model beside the recipe, and whether it looks: MODEL=folder, or a tiny random one
+	$(PY) -m benchmarks.foundation $(if $(MODEL),--model "$(MODEL)")
 
 faults: $(VENV)/test  ## attack everything in full, and write the counts into docs/RELIABILITY.md; under an hour
 	$(PY) -m tests.faults --document

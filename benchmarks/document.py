@@ -17,6 +17,7 @@ from benchmarks import equivalence
 from benchmarks.contest import Comparison, from_record
 from benchmarks.credible_masks import mask_lines
 from benchmarks.device import gpu, mps
+from benchmarks.foundation import foundation_lines
 from benchmarks.honesty import (
     copy_lines,
     crossval_table,
@@ -50,9 +51,9 @@ from engine.hurdles.figure import hurdles_figure
 from engine.statistics.names import short_name
 
 DOCS = Path(__file__).parents[1] / "docs"
-README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION, LUNGS = (
+README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION, LUNGS, FOUNDATION = (
     DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", DOCS / "RESULTS.md", DOCS / "AUDIT.md",
-    DOCS / "EVALUATION.md", DOCS / "LUNGS.md",
+    DOCS / "EVALUATION.md", DOCS / "LUNGS.md", DOCS / "FOUNDATION.md",
 )  # fmt: skip
 PICTURE, HONEST_PICTURE = DOCS / "pictures" / "speed.png", DOCS / "pictures" / "crossval.png"
 HURDLES_PICTURE = DOCS / "pictures" / "hurdles.png"
@@ -367,6 +368,7 @@ def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
             EVALUATION.read_text(encoding="utf-8"),
             {"crossval": crossval_table(results), "hurdles": hurdle_lines(results), "lungs": lung_lines(results)},
         ),
+        FOUNDATION: filled(FOUNDATION.read_text(encoding="utf-8"), {"foundation": foundation_lines(results)}),
         LUNGS: filled(LUNGS.read_text(encoding="utf-8"), {"credible-masks": mask_lines(results)}),
     }
 

@@ -247,7 +247,7 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
                 f"{fold.num_groups:,}",
                 *(with_interval(metric, replace(fold.estimates[metric], low=None), task) for metric in METRICS),
                 *([str(fold.confusion)] if small else []),
-                f"{fold.training.best_epoch} of {fold.training.epochs}",
+                f"{fold.training.best_epoch} of {fold.training.epochs}" if fold.training.epochs else "zero-shot",
             )
             for fold in result.folds
         ),

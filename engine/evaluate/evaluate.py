@@ -327,6 +327,7 @@ def measured_classes(
         prevalence=float((label_N == positive).mean()),
         stated_prevalence=prevalence,
         temperature=trained.decision.temperature,
+        bias=() if trained.decision.bias_K is None else tuple(trained.decision.bias_K.tolist()),
         confusion=scores.confusion,
         estimates=estimate(*samples, prevalence=prevalence, progress=partial(progress, f"{name}: intervals")),
         trivial=trivial(label_N, len(classes), positive, prevalence=prevalence),

@@ -113,7 +113,8 @@ def of_what(result: Metrics) -> list[Line]:
     which = "Metrics are of the positive class"
     if len(result.classes) > 2:
         which = "Each metric is the mean over the classes for which it is defined, each against the rest"
-    calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}, from validation"
+    bias = " and with a bias a class" if result.bias else ""
+    calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}{bias}, from validation"
     return [
         Line(f"{COLLECTIONS[result.collection]}."),
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),

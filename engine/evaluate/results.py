@@ -132,7 +132,8 @@ class Metrics(Record, frozen=True, kw_only=True):
 
     set_name: of the set's folder.  collection: whether it is external to the run.  prevalence: the positive class's
     share of the set.  temperature: of the network's logits.  confusion: rows are the true classes.  trivial: of always
-    predicting the largest class, without intervals.  looking: of the run and the one that it is compared with, whether
+    predicting the largest class, without intervals.  bias: of each class, added to the logits of a vision-language
+    model once they are divided; empty of any other.  looking: of the run and the one that it is compared with, whether
     each looks, where one of them is a vision-language model.
     """
 
@@ -162,6 +163,7 @@ class Metrics(Record, frozen=True, kw_only=True):
     cautions: list[Caution]
     checkpoint: Checkpoint
     device: str
+    bias: tuple[float, ...] = ()
     looking: tuple[Looking, ...] = ()
     plainfilm: str = __version__
     not_for_diagnosis: bool = True

@@ -41,13 +41,15 @@ class Predicted:
     decided: finding and decision on it → files.
 
     usable: files that the network was given.  first: of the others, the first and why.
-    temperature: by which logits were divided; None of findings, which have one each.
+    temperature: by which logits were divided; None of findings, which have one each.  biased: whether each class has
+    a bias as well.
     """
 
     out: Path
     rule: Rule
     min_confidence: float
     temperature: float | None
+    biased: bool = False
     files: int = 0
     usable: int = 0
     first: str = ""
@@ -106,7 +108,8 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     rule = rule_of(trained, config.min_confidence)
     found = Predicted(
         out=config.table, rule=rule, min_confidence=config.min_confidence,
-        temperature=None if trained.task == "findings" else trained.decision.temperature, cautions=cautions,
+        temperature=None if trained.task == "findings" else trained.decision.temperature, biased=trained.is_asked,
+        cautions=cautions,
     )  # fmt: skip
     found.cautions += each_once([*trained.rule.cautions(), *rule.cautions()])
     if config.audit == "off":
@@ -277,7 +280,8 @@ def prediction_parts(found: Predicted) -> Parts:
     if findings:
         parts.append(Line(BOUNDS.format(found.min_confidence)))
     else:
-        calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
+        bias = " and with a bias a class" if found.biased else ""
+        calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}{bias}"
         abstains = f"the prediction abstains below {found.min_confidence:g} (--min-confidence)"
         parts.append(Line(f"Probabilities {calibrated}; {abstains}."))
     if found.repaired:

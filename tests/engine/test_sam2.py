@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cli
+from benchmarks.tiny_models import tiny_sam2
 from engine.config import SegmentTestConfig, SegmentTrainConfig
 from engine.segmentation.sam2 import MARGIN, Sam2, boxes_of, is_sam2, open_sam2
 from engine.segmentation.test import segment_test
@@ -24,7 +25,6 @@ from loaders.lungs.segment import segment
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from tests.conftest import made_once
-from tests.tiny_models import tiny_sam2
 
 pytestmark = pytest.mark.extras
 WEIGHTS = "model.safetensors"

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
+from benchmarks.tiny_models import tiny_gemma3, tiny_qwen3_vl, tiny_vlm
 from engine.compare import compare
 from engine.config import CompareConfig, EvaluateConfig, PredictConfig, TrainConfig
 from engine.device import choose_policy
@@ -37,7 +38,6 @@ from loaders.settings import build
 from tests.conftest import made_once
 from tests.example_run import small_training
 from tests.findings_example import write_findings
-from tests.tiny_models import tiny_vlm
 
 pytestmark = pytest.mark.extras
 NAMES = ("covid", "normal chest", "covid pneumonia")  # one begins like another
@@ -143,6 +143,25 @@ def test_an_adapter_changes_nothing_before_it_is_trained_and_alone_is_trained_an
     tuned.train()
     tuned(frames_N1HW).sum().backward()
     assert all(weight.grad is not None for weight in tuned.parameters())
+
+
+@pytest.mark.parametrize("make", [tiny_qwen3_vl, tiny_gemma3])
+def test_models_of_other_families_are_asked_by_the_same_path(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    asked, frames_N1HW = network(make(tmp_path / "other")), films(2)
+    with torch.inference_mode():
+        found_NWK = asked.scores(frames_N1HW)
+    for place, answer in enumerate(NAMES):
+        wanted = by_hand(asked, frames_N1HW[0, 0], asked.wordings[2].text, answer)
+        assert found_NWK[0, 2, place] == pytest.approx(wanted, rel=1e-4)
+    assert found_NWK.std(0).min() > 1e-5  # films differ
+    tuned = network(tmp_path / "other", tune="lora").train()
+    tuned(frames_N1HW).sum().backward()
+    assert sum(weight.grad is not None for weight in tuned.parameters()) > 30
+
+
+def test_pictures_of_one_size_cannot_be_bounded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="in one size"):
+        load_backbone(tiny_gemma3(tmp_path / "gemma"), pixels=10_000)
 
 
 def test_pixels_bound_what_it_is_shown(model: Path) -> None:
