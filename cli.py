@@ -555,11 +555,9 @@ def run_report(screen: Console, config: ReportConfig) -> None:
 def run_segment(screen: Console, config: SegmentConfig) -> None:
     """Find the lungs of radiographs: a mask each, and whether it can be believed."""
     segment, found = load(screen, "loaders.lungs.segment", status="loading the segmenter …"), None
-    if config.segmenter != "shipped":
-        sam2 = load(screen, "engine.segmentation.sam2")
-        if sam2.is_sam2(config.segmenter):
-            found = sam2.open_sam2(config.segmenter)
-            show(screen, found.cost())
+    if importlib.import_module("loaders.images.lungs").is_sam2(config.segmenter):
+        found = load(screen, "engine.segmentation.sam2").open_sam2(config.segmenter)
+        show(screen, found.cost())
     work = partial(segment.segment, segmenter=found)
     show_parts(screen, segment.segment_parts(with_bars(screen, work, config)))
 

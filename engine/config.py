@@ -8,6 +8,7 @@ from loaders.config import (
     MAX_SEED,
     ORDINARY_PIXELS,
     PILLOW_PIXELS,
+    SAM2,
     AuditLimits,
     LoaderConfig,
     Modality,
@@ -26,7 +27,6 @@ USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 ValidateWith = Literal["running", "recomputed", "averaged"]
 Tune = Literal["none", "lora", "both"]
-SAM2 = "sam2:"  # begins the name of a segmenter that is a model of SAM 2 in a folder
 VLM = "vlm:"  # begins the name of a network that is a vision-language model in a folder
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 

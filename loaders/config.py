@@ -28,6 +28,7 @@ SETS_OF_FINDINGS = ("chexpert", "mimic", "padchest", "brax")  # which have no cl
 SETS_OF_BOTH = ("nih", "vindr")  # of classes unless findings are asked for
 BECOMES = {"uncertain": ("unknown", "present", "absent"), "blank": ("unknown", "absent")}  # such a cell of a finding
 
+SAM2 = "sam2:"  # begins the name of a segmenter that is a model of SAM 2 in a folder
 HASH_ALGORITHM = "blake3"  # of decoded pixels, by loaders.images.decode.hash_pixels
 FORMER_ALGORITHM = "blake2b"  # of betons and runs that name none
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side

@@ -13,6 +13,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from engine.config import VLM
 from engine.device import Policy
 from engine.networks.registry import network_of
 from engine.networks.vlm import VlmNetwork
@@ -21,13 +22,13 @@ from engine.statistics.findings import POINT, enough_known, f1_point, known_film
 from engine.statistics.thresholds import LEAST_POSITIVES, RULE_OUT, OperatingPoint, choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
-from engine.train.run_folder import BEST, model_folder
+from engine.train.run_folder import BEST, LOCAL, model_folder
 from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
 from loaders.beton.format import frames_text
 from loaders.cautions import Caution, caution
 from loaders.config import LungMode, Task
-from loaders.errors import CheckpointError, ConfigError
+from loaders.errors import CheckpointError, ConfigError, StorageError
 from loaders.records import Count, Record
 from loaders.sources.split import LEAST_KNOWN
 
@@ -266,7 +267,10 @@ def load_trained(run: Path) -> Trained:
             f"{checkpoint}: lungs {lungs!r} and segmenter {state.get('segmenter')!r}, expected a mode of `convert "
             "--lungs` with one; use the last good copy"
         )
-    network = network_of(state, model_folder(run))
+    try:
+        network = network_of(state, model_folder(run))
+    except StorageError as error:
+        raise StorageError(f'{error}; or write where it lies into {run / LOCAL}: "model": "{VLM}FOLDER"') from error
     load_network(network, tensors)
     scores = validation_scores(tensors, checkpoint)
     findings = state.get("task", "classes") == "findings"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import UnsetType
+
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import DATAFLOW, DataFlow
 from engine.evaluate.findings import FIGURES as FINDINGS_FIGURES
@@ -160,6 +162,11 @@ class RunResults:
     def explained(self) -> Sequence[ExplainedSet | ExplainedFindings]:
         """The explanations, of either task."""
         return self.explained_findings if self.task == "findings" else self.explanations
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the run is of a vision-language model, which has no maps."""
+        return self.summary is not None and not isinstance(self.summary.tune, UnsetType)
 
     @property
     def is_explained(self) -> bool:

@@ -105,9 +105,11 @@ def missing_checks(results: RunResults, tested: Tested | None) -> list[str]:
     }
     told = {one.code for one in results.own_crossval.cautions} if results.own_crossval else set()
     elsewhere = told.isdisjoint(NOT_ELSEWHERE)
+    relies = "what the model relies on"
+    looks = any(one.metrics.looking for one in results.tested)
     checks = {
         "a set that training never saw": tested is not None and not may_be_leaked(tested),
-        "what the model relies on": results.is_explained,
+        "whether it looks" if results.is_asked else relies: looks if results.is_asked else results.is_explained,
         "shortcuts in the collection": results.is_probed,
         "cross-validation": "group" in measured,
         "hidden lungs": "lungs-hidden" in measured,

@@ -17,13 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from engine.config import SAM2
 from engine.networks.extras import import_extra
 from engine.networks.model_folder import check_keys, check_memory, fetch, find_weights, identity_of, loading, read_json
 from engine.segmentation.films import Film
-from loaders.atomic_file import publish_bytes, storage_error
-from loaders.config import HASH_ALGORITHM
-from loaders.errors import ConfigError, DivergedError, IntegrityError
+from loaders.atomic_file import publish_bytes
+from loaders.config import HASH_ALGORITHM, SAM2
+from loaders.errors import ConfigError, DivergedError, IntegrityError, StorageError
 from loaders.images.lungs import (
     RECORD,
     Lungs,
@@ -142,14 +141,6 @@ def boxes_of(mask_SS: np.ndarray) -> np.ndarray:
 # ---- opening
 
 
-def is_sam2(segmenter: str) -> bool:
-    """Whether a setting --segmenter names a model of SAM 2, or decoders of one that `segment-train` tuned."""
-    if segmenter.startswith(SAM2):
-        return True
-    record = Path(segmenter) / RECORD
-    return record.is_file() and bool(read_segmenter_record(Path(segmenter)).backbone)
-
-
 def open_sam2(segmenter: str) -> Sam2:
     """What `--segmenter sam2:FOLDER` names, or a folder of tuned decoders.
 
@@ -166,10 +157,12 @@ def open_sam2(segmenter: str) -> Sam2:
             f"--segmenter {segmenter}: {len(record.nets)} of {counted(record.num_nets, 'decoder')}, expected all; run "
             "the same `segment-train` again, which goes on from there"
         )
-    try:
-        place = Path((folder / PLACE).read_text(encoding="utf-8").strip())
-    except OSError as error:
-        raise storage_error(folder / PLACE, error) from error
+    if not (folder / PLACE).is_file():
+        raise StorageError(
+            f"{folder / PLACE}: not there, expected the path of the model of SAM 2 whose decoders these are; write it "
+            "into that file"
+        )
+    place = Path((folder / PLACE).read_text(encoding="utf-8").strip())
     opened = read_model(place)
     if opened.identity != record.backbone:
         raise IntegrityError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.config import SegmentTestConfig
 from engine.segmentation.films import Film, groups_of, read_films
-from engine.segmentation.sam2 import is_sam2, open_sam2
+from engine.segmentation.sam2 import open_sam2
 from engine.statistics.estimates import Estimate, estimate
 from engine.statistics.names import interval_text, short_name, size_text, value_text
 from loaders.atomic_file import locked, publish_bytes
@@ -21,7 +21,7 @@ from loaders.cautions import Caution
 from loaders.errors import InputError
 from loaders.images.files import REFUSALS
 from loaders.images.frame import template_SS
-from loaders.images.lungs import SIDE, LungFinder, Lungs, Segmenter, dice, load_segmenter, shipped_segmenter
+from loaders.images.lungs import SIDE, LungFinder, Lungs, Segmenter, dice, is_sam2, load_segmenter, shipped_segmenter
 from loaders.lungs.sheet import FOUND, GIVEN, Tile, contact_sheet
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.records import Count, Record, write_record

@@ -87,9 +87,14 @@ class Summary(Record, frozen=True, kw_only=True):
         return "" if isinstance(self.segmenter, UnsetType) else frames_text(str(self.lungs), self.segmenter)
 
     @property
+    def zero_shot(self) -> bool:
+        """Whether nothing was trained: a vision-language model was asked as it is."""
+        return self.stopped == "zero-shot"
+
+    @property
     def ending(self) -> str:
         """Why it ended, to stand in brackets."""
-        if self.stopped == "zero-shot":
+        if self.zero_shot:
             return "zero-shot: nothing was trained"
         if self.stopped == "epochs":
             return "all epochs done"
@@ -98,8 +103,6 @@ class Summary(Record, frozen=True, kw_only=True):
     @property
     def kept(self) -> str:
         """Which weights were kept; to precede "were kept"."""
-        if self.stopped == "zero-shot":
-            return "no weights, since the model was asked as it is,"
         return KEPT[self.validate_with].format(epoch=self.best_epoch)
 
     @property

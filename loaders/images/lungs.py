@@ -24,7 +24,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from loaders.atomic_file import storage_error
-from loaders.config import FORMER_ALGORITHM, HASH_ALGORITHM
+from loaders.config import FORMER_ALGORITHM, HASH_ALGORITHM, SAM2
 from loaders.errors import ConfigError, IntegrityError
 from loaders.machine import usable_cores
 from loaders.records import Count, Record, read_record
@@ -268,6 +268,13 @@ def shipped_segmenter() -> Segmenter:
     return read_segmenter(SHIPPED, "shipped")
 
 
+def is_sam2(name: str) -> bool:
+    """Whether a setting --segmenter names a model of SAM 2, or decoders of one that `segment-train` tuned."""
+    return name.startswith(SAM2) or (
+        (Path(name) / RECORD).is_file() and bool(read_segmenter_record(Path(name)).backbone)
+    )
+
+
 def load_segmenter(name: str) -> Segmenter:
     """A segmenter by the setting --segmenter: `shipped`, or a folder that `segment-train` made.
 
@@ -292,17 +299,17 @@ def same_segmenter(name: str, identity: str, like: Path) -> Segmenter:
 
 def read_segmenter(folder: Path, name: str) -> Segmenter:
     """Read a folder's nets and check each one's bytes."""
+    if is_sam2(name):
+        raise ConfigError(
+            f"--segmenter {name}: SAM 2, expected `shipped` or a folder of small nets; make masks by "
+            f"`segment --segmenter {name}`, and give them by --masks"
+        )
     if not (folder / RECORD).is_file():
         raise ConfigError(
             f"--segmenter {name}: no {RECORD} there, expected `shipped`, or a folder that `segment-train` made; check "
             "the path"
         )
     record = read_segmenter_record(folder)
-    if record.backbone:
-        raise ConfigError(
-            f"--segmenter {name}: decoders of SAM 2, expected `shipped` or a folder of small nets; make masks by "
-            f"`segment --segmenter {name}`, and give them by --masks"
-        )
     if len(record.nets) < max(1, record.num_nets):
         raise ConfigError(
             f"--segmenter {name}: {len(record.nets)} of {max(1, record.num_nets)} nets, expected all; run the same "

@@ -15,12 +15,12 @@ import torch
 import cli
 from benchmarks.tiny_models import tiny_sam2
 from engine.config import SegmentTestConfig, SegmentTrainConfig
-from engine.segmentation.sam2 import MARGIN, Sam2, boxes_of, is_sam2, open_sam2
+from engine.segmentation.sam2 import MARGIN, Sam2, boxes_of, open_sam2
 from engine.segmentation.test import segment_test
 from engine.segmentation.train import TrainedSegmenter, segment_train
 from loaders.config import CatalogConfig, SegmentConfig
 from loaders.errors import CheckpointError, ConfigError, IntegrityError, StorageError
-from loaders.images.lungs import RECORD, Lungs, dice, load_segmenter, read_segmenter_record
+from loaders.images.lungs import RECORD, Lungs, dice, is_sam2, load_segmenter, read_segmenter_record
 from loaders.lungs.segment import segment
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
@@ -186,6 +186,13 @@ def test_what_needs_small_nets_refuses_decoders(model: Path, masks: Path, tmp_pa
     tuned(model, masks, tmp_path / "s", steps=1)
     with pytest.raises(ConfigError, match="make masks by `segment --segmenter"):
         load_segmenter(str(tmp_path / "s"))
+    with pytest.raises(ConfigError, match="make masks by `segment --segmenter sam2:"):
+        load_segmenter("sam2:anywhere")
+    place = (tmp_path / "s" / "model.txt").read_text()
+    (tmp_path / "s" / "model.txt").unlink()
+    with pytest.raises(StorageError, match="expected the path of the model"):
+        open_sam2(str(tmp_path / "s"))
+    (tmp_path / "s" / "model.txt").write_text(place)
     net = tmp_path / "s" / "net-1.safetensors"
     net.write_bytes(net.read_bytes()[:-1] + b"x")
     with pytest.raises(IntegrityError, match="checksum differs"):

@@ -199,6 +199,9 @@ def test_a_model_is_asked_as_it_is_and_its_run_is_like_any_other(model: Path, be
     cli.main(["report", str(tmp_path / "run"), "--no-probes"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Does it look?" in page and str(tmp_path) not in page
+    assert "asked as it is: nothing was trained" in page and "cli.py explain" not in page
+    with pytest.raises(ConfigError, match="--weights default: found with vlm:tiny-vl"):
+        train(settings(betons, model, tmp_path / "other", weights="default"))
 
 
 def evaluated(run: Path, betons: Path, **changes: object) -> Evaluation:
@@ -426,7 +429,7 @@ def test_other_weights_than_the_runs_are_refused_and_so_is_a_renamed_adapter(
     with pytest.raises(CheckpointError, match="which the run was made with"):
         load_trained(tmp_path / "run")
     shutil.rmtree(own)
-    with pytest.raises(StorageError, match="hf download"):
+    with pytest.raises(StorageError, match=r"hf download .* or write where it lies into .*local.json"):
         load_trained(tmp_path / "run")
 
 
