@@ -31,6 +31,8 @@ PACKAGES = (
     "kornia",
     "litdata",
     "webdataset",
+    "transformers",
+    "peft",
     "pytest-benchmark",
 )
 

@@ -25,7 +25,7 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
-from benchmarks import copies, document, equivalence, findings, honesty, hurdles, lungs, targets, validation
+from benchmarks import copies, document, equivalence, findings, foundation, honesty, hurdles, lungs, targets, validation
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -757,3 +757,24 @@ def test_planted_copies_are_counted_by_kind_and_both_ways(tmp_path: Path, monkey
     assert len(found) == len(copies.KINDS) + 1
     assert stored["privacy"]["phantom"]["ways"]["direct inverse"][1] < 0.3
     assert stored["search"]["50"][0] > 0
+
+
+@pytest.mark.extras
+def test_a_vision_language_model_is_measured_beside_the_recipe_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SIZE": 32, "PATIENTS": 40, "EPOCHS": 1, "FOLD_EPOCHS": 1}.items():
+        monkeypatch.setattr(foundation, name, value)
+    monkeypatch.setattr(foundation, "data_folder", lambda: None)
+    out = tmp_path / "foundation.json"
+    assert foundation.main(["--out", str(out)]) == 2  # no radiographs of patients
+    text = foundation.foundation_lines({"foundation.json": json.loads(out.read_text())})
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows[2:]] == [
+        "cnn",
+        "resnet18",
+        "vlm:tiny-random-vl",
+        "vlm:tiny-random-vl lora",
+    ]
+    assert all(cell != "–" for row in rows[4:] for cell in row) and "random weights" in text
+    assert foundation.foundation_lines({}) == "Not measured."
