@@ -5,6 +5,7 @@
 import contextlib
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +27,16 @@ from engine.networks.model_folder import fetch
 from engine.networks.vlm import EXAMPLE, VlmNetwork, load_backbone, open_vlm
 from engine.networks.wordings import read_prompts
 from engine.predict.predict import predict_files
-from engine.train.checkpoint import load_checkpoint
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.run_folder import load_config
 from engine.train.state import Watch
 from engine.train.train import train
 from loaders.beton.reader import Beton
-from loaders.config import Task
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, Task
+from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
 from loaders.output import Line
+from loaders.phantom.phantom import write_phantoms
 from loaders.settings import build
 from tests.conftest import made_once
 from tests.example_run import small_training
@@ -415,8 +418,6 @@ def test_other_weights_than_the_runs_are_refused_and_so_is_a_renamed_adapter(
     train(settings(betons, own, tmp_path / "run", tune="lora"))
     best = tmp_path / "run" / "best.safetensors"
     tensors, state = load_checkpoint(best)
-    from engine.train.checkpoint import save_checkpoint
-
     name = next(name for name in tensors if "lora_A" in name)
     save_checkpoint(best, {key.replace(name, f"{name}x"): value for key, value in tensors.items()}, state)
     with pytest.raises(CheckpointError, match="2 tensors differ"):
@@ -434,8 +435,6 @@ def test_other_weights_than_the_runs_are_refused_and_so_is_a_renamed_adapter(
 
 
 def test_nothing_is_downloaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError(f"a connection to {arguments}")
 
@@ -450,14 +449,10 @@ def test_nothing_is_downloaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_adapter_learns_what_phantoms_show(model: Path, tmp_path: Path) -> None:
-    from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-    from loaders.convert.convert import convert
-    from loaders.phantom.phantom import write_phantoms
-
-    write_phantoms(PhantomConfig(out=tmp_path / "p", patients=300, size=128, strength=1.0))
-    catalog = CatalogConfig(manifest=tmp_path / "p" / "phantoms.csv")
-    convert(ConvertConfig(catalog=catalog, out=tmp_path / "b", size=64, holdout=0.2, site_key=tmp_path / "key"))
-    train(settings(tmp_path / "b", model, tmp_path / "run", tune="lora", epochs=10, learning_rate=0.003))
+    write_phantoms(PhantomConfig(out=tmp_path / "p", patients=120, size=128, strength=2.0))
+    catalog, key = CatalogConfig(manifest=tmp_path / "p" / "phantoms.csv"), tmp_path / "key"
+    convert(ConvertConfig(catalog=catalog, out=tmp_path / "b", size=32, holdout=0.25, site_key=key, workers=1))
+    train(settings(tmp_path / "b", model, tmp_path / "run", tune="lora", epochs=4, learning_rate=0.003))
     found = evaluated(tmp_path / "run", tmp_path / "b")
     auc = found.metrics.estimates["auc"]
     assert auc.low is not None and auc.low > 0.5
