@@ -116,7 +116,7 @@ class UnetMaker:
         require_onnx()
         self.config, self.device = config, choose_device(config.device)
 
-    def ready(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
+    def prepare(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
         """What all folds share: nothing but the films."""
         self.films, self.phantoms = films, phantoms
 
@@ -146,7 +146,7 @@ class Sam2Maker:
         # copies: loading a decoder writes into the tensors that it has
         self.own = {name: value.clone() for name, value in self.sam2.model.mask_decoder.state_dict().items()}
 
-    def ready(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
+    def prepare(self, films: Sequence[Film], phantoms: Sequence[Film], progress: PhaseProgress) -> None:
         """What the frozen encoder makes of every film, once for all folds."""
         write_place(self.config.out, self.config.segmenter)
         seen = look_at(self.sam2, [*films, *phantoms], partial(progress, f"look ({self.sam2.cost()})"))
@@ -207,7 +207,7 @@ def segment_train(
     with locked(config.out):
         nets, finished = list[NetRecord](), finished_nets(config.out, recipe)
         if len(finished) < num_nets:
-            maker.ready(films, draw_films(config.phantoms, config.seed, progress), progress)
+            maker.prepare(films, draw_films(config.phantoms, config.seed, progress), progress)
         for fold in range(num_nets):
             file = f"net-{fold + 1}.{maker.suffix}"
             kept = [place for place, own in enumerate(fold_N.tolist()) if own != fold]
